@@ -1,0 +1,134 @@
+"""One way in for each Postgres cluster, so that the trouble of one holds up no other's jobs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from random import Random
+from typing import Protocol
+from uuid import UUID
+
+from taskplatform.errors import InvalidInput, OutcomeUnknown, ShardMoved, TaskplatformError
+from taskplatform.intake import Stored
+from taskplatform.job import NewJob
+from taskplatform.store.clusters import Clusters
+from taskplatform.store.contract import RefusedJob, Release
+
+
+class Lane(Protocol):
+    """The way into one cluster."""
+
+    async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
+        """Store jobs."""
+
+    async def stop(self) -> None:
+        """Take nothing more."""
+
+
+class Publishing(Lane, Protocol):
+    """A lane that also publishes what is stored already."""
+
+    async def publish(self, releases: Sequence[Release]) -> None:
+        """Publish jobs that are queued."""
+
+
+class Closing(Lane, Protocol):
+    """A lane that knows when its cluster is away."""
+
+    @property
+    def open(self) -> bool:
+        """Whether jobs go around the cluster, because it counts as away."""
+
+
+class Lanes:
+    """Sends each job into the lane of its cluster."""
+
+    def __init__(self, clusters: Clusters, lanes: Sequence[Lane]) -> None:
+        self._clusters = clusters
+        self._lanes = lanes
+
+    async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
+        """Store jobs, those of each cluster in a commit of its own; a `whole` is at home in one cluster.
+
+        What one cluster refuses is RefusedJob where another took its part. Raises what `Intake.submit` raises when
+        nothing was stored anywhere; OutcomeUnknown when something may have been.
+        """
+        try:
+            return await self._submit(jobs, whole=whole)
+        except ShardMoved:
+            await self._clusters.refresh()
+            return await self._submit(jobs, whole=whole)
+
+    async def stop(self) -> None:
+        """Stop every lane."""
+        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+
+    async def _submit(self, jobs: Sequence[NewJob], *, whole: bool) -> list[Stored]:
+        parts = (await self._clusters.known()).split(job.id for job in jobs)
+        if len(parts) == 1:
+            (number,) = parts
+            return await self._lanes[number].submit(jobs, whole=whole)
+        if whole:
+            raise InvalidInput("the jobs of an atomic batch have to be at home in one cluster")
+        by_id = {job.id: job for job in jobs}
+        answers = await asyncio.gather(
+            *(self._lanes[number].submit([by_id[each] for each in ids]) for number, ids in parts.items()),
+            return_exceptions=True,
+        )
+        _raise_of(answers)
+        stored: dict[UUID, Stored] = {}
+        for ids, answer in zip(parts.values(), answers, strict=True):
+            if isinstance(answer, TaskplatformError):
+                stored |= {each: _refused(by_id[each], answer) for each in ids}
+            elif not isinstance(answer, BaseException):
+                stored |= dict(zip(ids, answer, strict=True))
+        return [stored[job.id] for job in jobs]
+
+
+class Intakes(Lanes):
+    """The intakes of all clusters as one."""
+
+    def __init__(self, clusters: Clusters, lanes: Sequence[Publishing]) -> None:
+        super().__init__(clusters, lanes)
+        self._publishing = lanes
+
+    async def publish(self, releases: Sequence[Release]) -> None:
+        """Publish jobs that are queued already, and settle the outbox rows of each cluster there."""
+        by_id = {release.envelope.id: release for release in releases}
+        parts = (await self._clusters.known()).split(by_id)
+        await asyncio.gather(
+            *(self._publishing[number].publish([by_id[each] for each in ids]) for number, ids in parts.items())
+        )
+
+
+class Detours(Lanes):
+    """The ways around clusters that are away as one; it is open when all of them are."""
+
+    def __init__(self, clusters: Clusters, lanes: Sequence[Closing], random: Random) -> None:
+        super().__init__(clusters, lanes)
+        self._closing = lanes
+        self._random = random
+
+    @property
+    def open(self) -> bool:
+        """Whether every cluster counts as away."""
+        return all(lane.open for lane in self._closing)
+
+    def any_shard(self) -> int:
+        """Choose a shard for a job that may live anywhere, in a cluster that is there if one is."""
+        away = [number for number, lane in enumerate(self._closing) if lane.open]
+        return self._clusters.homes.any_shard(self._random, away)
+
+
+def _raise_of(answers: Sequence[list[Stored] | BaseException]) -> None:
+    errors = [answer for answer in answers if isinstance(answer, BaseException)]
+    for error in errors:
+        if not isinstance(error, TaskplatformError):
+            raise error
+    if len(errors) == len(answers):
+        # What may have been stored somewhere must not be called refused.
+        raise next((error for error in errors if isinstance(error, OutcomeUnknown)), errors[0])
+
+
+def _refused(job: NewJob, error: TaskplatformError) -> Stored:
+    return Stored(verdict=RefusedJob(id=job.id, error=error), state=job.state)

@@ -1,0 +1,19 @@
+"""taskplatform: hand in jobs, write tasks; see README.md."""
+
+from taskplatform.errors import TaskplatformError
+from taskplatform.job import Priority, State
+from taskplatform.retry import Retry
+from taskplatform.task import CurrentJob, Fail, RetryLater, Task, current_job, task
+
+__all__ = [
+    "CurrentJob",
+    "Fail",
+    "Priority",
+    "Retry",
+    "RetryLater",
+    "State",
+    "Task",
+    "TaskplatformError",
+    "current_job",
+    "task",
+]

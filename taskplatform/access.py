@@ -1,0 +1,112 @@
+"""Lets callers in: API keys, looked up once in a few seconds, and what each of them may do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from taskplatform.auth import ApiKey, Scope, parse_key
+from taskplatform.errors import NotAuthenticated, StoreUnavailable
+from taskplatform.store.contract import OperateStore
+
+CACHE_SECONDS = 5.0
+CACHE_KEYS = 10_000
+ANSWER_SECONDS = 1.0
+"""How long the store may take to look up again a key that was good a moment ago."""
+OUTAGE_SECONDS = 900.0
+"""How long a good key that was seen lately opens the door while the store is away."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    key: ApiKey | None
+    looked_up_at: float
+    until: float
+
+
+class Keys:
+    """The API keys that this process saw lately, good and bad ones.
+
+    A revoked key works CACHE_SECONDS more at most; while the store is away, as long as that, OUTAGE_SECONDS at most.
+    """
+
+    def __init__(self, store: OperateStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._store = store
+        self._clock = clock
+        self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+
+    async def admit(self, authorization: bytes | None, scope: Scope) -> ApiKey:
+        """Give the key that an Authorization header carries.
+
+        Raises NotAuthenticated, NotAllowed when the key lacks the scope, and StoreUnavailable.
+        """
+        if authorization is None:
+            raise NotAuthenticated("no API key was sent")
+        # Texts of keys are not kept: a dump of this process would hold them.
+        digest = hashlib.sha256(authorization).digest()
+        return _living(await self._known(digest, lambda: self._checked(authorization)), scope)
+
+    async def admit_again(self, key_id: str, scope: Scope) -> ApiKey:
+        """Give a key that was admitted before, by its id alone; raises what `admit` does."""
+        return _living(await self._known(key_id.encode(), lambda: self._unrevoked(key_id)), scope)
+
+    async def _known(self, name: bytes, look_up: Callable[[], Awaitable[ApiKey | None]]) -> ApiKey | None:
+        before = self._remembered.get(name)
+        if before is not None and before.until >= self._clock():
+            return before.key
+        try:
+            async with asyncio.timeout(None if before is None else ANSWER_SECONDS):
+                found = await look_up()
+        except (StoreUnavailable, TimeoutError):
+            now = self._clock()
+            if before is None or before.key is None or before.looked_up_at + OUTAGE_SECONDS < now:
+                raise StoreUnavailable("the API key cannot be looked up at the moment") from None
+            # Nobody else has to find out for a moment that the store is away.
+            self._remembered[name] = _Remembered(before.key, before.looked_up_at, now + CACHE_SECONDS)
+            return before.key
+        now = self._clock()
+        self._remembered[name] = _Remembered(found, now, now + CACHE_SECONDS)
+        self._remembered.move_to_end(name)
+        if len(self._remembered) > CACHE_KEYS:
+            self._remembered.popitem(last=False)
+        return found
+
+    async def _checked(self, authorization: bytes) -> ApiKey | None:
+        key_id, secret = _credentials(authorization)
+        found = await self._store.key(key_id)
+        try:
+            if found is not None:
+                found.check(secret, datetime.now(UTC))
+        except NotAuthenticated:
+            return None
+        return found
+
+    async def _unrevoked(self, key_id: str) -> ApiKey | None:
+        found = await self._store.key(key_id)
+        return None if found is None or found.revoked_at is not None else found
+
+
+def _living(key: ApiKey | None, scope: Scope) -> ApiKey:
+    if key is None or (key.expires_at is not None and key.expires_at <= datetime.now(UTC)):
+        raise NotAuthenticated("unknown, revoked or expired API key")
+    key.require(scope)
+    return key
+
+
+_KEY_ID = re.compile(r"[0-9A-Za-z-]{1,64}")
+
+
+def _credentials(authorization: bytes) -> tuple[str, str]:
+    scheme, _, text = authorization.decode("latin-1").partition(" ")
+    if scheme.lower() != "bearer" or len(text) > 256:
+        raise NotAuthenticated("send `Authorization: Bearer tp_…`")
+    key_id, secret = parse_key(text.strip())
+    if not _KEY_ID.fullmatch(key_id):
+        raise NotAuthenticated("malformed API key")
+    return key_id, secret

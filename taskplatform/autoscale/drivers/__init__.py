@@ -1,0 +1,1 @@
+"""Those who start and stop workers: one module for each place where workers run."""

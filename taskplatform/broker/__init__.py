@@ -1,0 +1,1 @@
+"""What carries the work: the contract, RabbitMQ, and Redis for the embedded platform."""

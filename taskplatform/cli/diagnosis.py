@@ -1,0 +1,97 @@
+"""What a look at Postgres and at the settings means: pure, a finding for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from taskplatform.cli.finding import Finding, doubtful, fine, wrong
+from taskplatform.settings import Settings
+from taskplatform.store.postgres.checkup import Checkup, Contents
+
+_SKEW_SECONDS = 1.0
+_LATE_SECONDS = 30.0
+_FULL = 0.9
+_ANYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  What listens there is what is looked for.
+
+
+def of_database(found: Checkup) -> Iterator[Finding]:
+    """Judge the server and its tables."""
+    yield fine("postgres", f"version {found.version}")
+    yield _tables(found)
+    yield _clocks(found)
+    yield _durability(found)
+    used = found.sessions / found.max_connections
+    if used > _FULL:
+        detail = f"{found.sessions} of {found.max_connections} are in use"
+        yield doubtful("connections", detail, "raise max_connections, or run fewer processes")
+    else:
+        yield fine("connections", f"{found.sessions} of {found.max_connections}")
+
+
+def of_contents(found: Contents, settings: Settings) -> Iterator[Finding]:
+    """Judge what is in the tables."""
+    if found.unserved_pools:
+        pools = ", ".join(found.unserved_pools)
+        yield wrong("workers", f"jobs wait and no worker takes them: {pools}", "start a worker of that pool")
+    else:
+        yield fine("workers", "every pool with work has one")
+    yield _dispatchers(found)
+    yield from _keys(found, settings)
+
+
+def of_exposure(settings: Settings) -> Iterator[Finding]:
+    """Judge what the settings open to others."""
+    if settings.allow_unsigned_messages:
+        hint = "let producers sign, then set TASKPLATFORM_ALLOW_UNSIGNED_MESSAGES=false"
+        yield doubtful("messages", "unsigned ones are taken: whoever reaches the broker runs tasks", hint)
+    if settings.metrics_port and settings.metrics_host in _ANYWHERE:
+        detail = f"port {settings.metrics_port} answers on every address, without a key"
+        yield doubtful("metrics", detail, "set TASKPLATFORM_METRICS_HOST, or keep the port inside the network")
+
+
+def _tables(found: Checkup) -> Finding:
+    if found.revision == found.newest:
+        return fine("tables", f"revision {found.revision}")
+    return wrong("tables", f"revision {found.revision}, needed {found.newest}", "taskplatform init")
+
+
+def _clocks(found: Checkup) -> Finding:
+    detail = f"Postgres is {found.ahead_seconds:+.3f} s from here"
+    if abs(found.ahead_seconds) > _SKEW_SECONDS + found.within_seconds:
+        return doubtful("clocks", detail, "let both follow the same time servers")
+    return fine("clocks", detail)
+
+
+def _durability(found: Checkup) -> Finding:
+    off = [name for name in ("fsync", "full_page_writes", "synchronous_commit") if found.settings[name] == "off"]
+    if off:
+        return wrong("durability", f"{', '.join(off)} is off: an accepted job may be lost", "switch it on in Postgres")
+    wanted = found.settings["synchronous_standby_names"]
+    if not wanted:
+        return fine("durability", "a commit is on the primary's disk; no standby has to have it")
+    if found.standbys == 0:
+        return wrong("durability", f"no standby of {wanted} answers: commits wait", "start a standby")
+    return fine("durability", f"a commit is on standbys too: {wanted}")
+
+
+def _dispatchers(found: Contents) -> Finding:
+    hint = "start a dispatcher, or look at its log"
+    if found.left_running:
+        return wrong("dispatcher", f"{found.left_running} jobs run for workers that are gone, nobody rescues", hint)
+    if found.overdue_seconds > _LATE_SECONDS:
+        return wrong("dispatcher", f"the first due job is {found.overdue_seconds:.0f} s late", hint)
+    if found.outbox_seconds > _LATE_SECONDS:
+        return wrong("dispatcher", f"messages wait for {found.outbox_seconds:.0f} s in the outbox", hint)
+    return fine("dispatcher", "nothing waits for one")
+
+
+def _keys(found: Contents, settings: Settings) -> Iterator[Finding]:
+    make = "taskplatform keys create"
+    for name, seconds in found.ending_keys:
+        state = "has expired" if seconds <= 0 else f"expires in {seconds / 3600:.0f} h"
+        yield doubtful("api keys", f"{name} {state}", f"{make}, hand it out, and revoke the old one")
+    if not found.living_keys:
+        where = " and the API listens on every address" if settings.api_host in _ANYWHERE else ""
+        yield wrong("api keys", f"none lets anybody in{where}", make)
+    elif not found.ending_keys:
+        yield fine("api keys", f"{found.living_keys}")

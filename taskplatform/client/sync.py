@@ -1,0 +1,225 @@
+"""The blocking client: sends what the flows ask for, one request after the other; threads may share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from uuid import UUID
+
+import httpx2
+
+from taskplatform.client import _http
+from taskplatform.client._base import Answer, Effort, Flow, NoAnswer, Reply, Request, Wait
+from taskplatform.client._flows import Flows, JobFilters, LetterFilters
+from taskplatform.client._outcome import handles_of, outcome_of
+from taskplatform.client._trace import leg
+from taskplatform.client.calls import Call, batch_item, call, named
+from taskplatform.client.views import AttemptView, DeadLetterView, JobView, TaskView
+from taskplatform.overview import Overview
+from taskplatform.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class JobHandle(Generic[R]):
+    """A job that was handed in and will give an R."""
+
+    def __init__(self, client: Client, job_id: UUID, task: Task[..., R], seen: JobView | None = None) -> None:
+        self.id = job_id
+        self.task = task
+        self._client = client
+        self._seen = seen
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.id} {self.task.name}>"
+
+    def saw(self, job: JobView) -> None:
+        """Remember how the job stands, so that an ended one is not asked for again."""
+        self._seen = job
+
+    def result(self, timeout_seconds: float | None = None) -> R:
+        """Wait until the job has ended, and give its result.
+
+        Raises JobFailed, JobCancelled or JobExpired when there is none, JobTimeout when the time is over.
+        """
+        return outcome_of(self.wait(timeout_seconds), self.task)
+
+    def wait(self, timeout_seconds: float | None = None) -> JobView:
+        """Wait until the job has ended, at most so long, and give it as it stands."""
+        if self._seen is None or not self._seen.done:
+            self._seen = self._client.wait(self.id, timeout_seconds)
+        return self._seen
+
+    def status(self) -> JobView:
+        """Read the job as it stands now."""
+        self._seen = self._client.get(self.id)
+        return self._seen
+
+    def attempts(self) -> list[AttemptView]:
+        """Read every run of the job in order."""
+        return self._client.attempts(self.id)
+
+    def cancel(self) -> JobView:
+        """Cancel the job; one that has ended stays as it is."""
+        self._seen = self._client.cancel(self.id)
+        return self._seen
+
+
+class Client:
+    """The platform as a blocking object; a context manager that closes its connections.
+
+    `key` is an API key (`tp_…`). While the connection fails or the platform is away, a request is repeated as `effort`
+    allows; every submission carries an idempotency key, so that no repetition makes a second job. `transport` replaces
+    the network.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        key: str | None = None,
+        effort: Effort | None = None,
+        transport: httpx2.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._flows = Flows(effort or Effort())
+        self._http = httpx2.Client(base_url=url, headers=_http.headers(key), limits=_http.LIMITS, transport=transport)
+        self._sleep = sleep
+        self._memory = _http.Memory()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @overload
+    def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+
+    @overload
+    def submit(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]: ...
+
+    def submit(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
+        """Hand in a job; once this returns it is kept. Options: `task.options(…)`, or `named(name, …)`.
+
+        Raises Rejected for what the platform does not take, and the rest of ApiError.
+        """
+        return self.send(call(task, *args, **kwargs))
+
+    def send(self, prepared: Call[R], *, wait_seconds: float = 0.0) -> JobHandle[R]:
+        """Hand in a prepared call; with `wait_seconds` a quick job comes back ended, in one round trip."""
+        job = self._run(self._flows.submit(prepared, wait_seconds))
+        return JobHandle(self, job.id, prepared.task, job)
+
+    def submit_many(self, calls: Iterable[Call[R]], *, batch_size: int = 500) -> list[JobHandle[R]]:
+        """Hand in many jobs with few requests; handles come in the order of the calls.
+
+        Raises BatchRejected at the end when some were refused; it holds the handles of the others. After any other
+        error the same calls may be handed in again: each keeps its key.
+        """
+        prepared = list(calls)
+        items = (batch_item(each) for each in prepared)
+        outcome = self._run(self._flows.submit_all(items, batch_size))
+        return handles_of(prepared, outcome, partial(JobHandle, self))
+
+    def handle(self, job_id: UUID | str, task: Task[..., R] | None = None) -> JobHandle[R]:
+        """Give the handle of a job that was handed in elsewhere; nothing is asked of the platform."""
+        return JobHandle(self, UUID(str(job_id)), task or named("unknown"))
+
+    def as_completed(
+        self, handles: Iterable[JobHandle[R]], timeout_seconds: float | None = None
+    ) -> Iterator[JobHandle[R]]:
+        """Give each handle when its job has ended, with few requests. Raises JobTimeout when the time is over."""
+        pending: dict[UUID, list[JobHandle[R]]] = {}
+        for handle in handles:
+            pending.setdefault(handle.id, []).append(handle)
+        deadline = self._flows.deadline(timeout_seconds)
+        while pending:
+            for job in self._run(self._flows.some_done(list(pending), deadline)):
+                for handle in pending.pop(job.id):
+                    handle.saw(job)
+                    yield handle
+
+    def get(self, job_id: UUID | str) -> JobView:
+        """Read a job. Raises NotFound."""
+        return self._run(self._flows.get(job_id))
+
+    def wait(self, job_id: UUID | str, timeout_seconds: float | None = None) -> JobView:
+        """Read a job when it has ended, or as it stands when the time is over."""
+        return self._run(self._flows.wait(job_id, timeout_seconds))
+
+    def cancel(self, job_id: UUID | str) -> JobView:
+        """Cancel a job; one that has ended stays as it is. Raises NotFound."""
+        return self._run(self._flows.cancel(job_id))
+
+    def attempts(self, job_id: UUID | str) -> list[AttemptView]:
+        """Read every run of a job in order."""
+        return self._run(self._flows.attempts(job_id))
+
+    def jobs(self, *, page_size: int = 100, **filters: Unpack[JobFilters]) -> Iterator[JobView]:
+        """Read jobs, the newest first, page by page as they are taken."""
+        token = ""
+        while True:
+            page = self._run(self._flows.jobs(filters, token, page_size))
+            yield from page.jobs
+            if not (token := page.next_page_token):
+                return
+
+    def dead_letters(self, *, page_size: int = 100, **filters: Unpack[LetterFilters]) -> Iterator[DeadLetterView]:
+        """Read dead letters, the newest first, page by page as they are taken."""
+        token = ""
+        while True:
+            page = self._run(self._flows.dead_letters(filters, token, page_size))
+            yield from page.dead_letters
+            if not (token := page.next_page_token):
+                return
+
+    def dead_letter(self, letter_id: int) -> DeadLetterView:
+        """Read one dead letter whole. Raises NotFound."""
+        return self._run(self._flows.dead_letter(letter_id))
+
+    def replay(self, letter_id: int) -> JobView:
+        """Hand a dead letter in again; gives its job. Raises NotFound, and Rejected when that was done before."""
+        return self._run(self._flows.replay(letter_id))
+
+    def overview(self) -> Overview:
+        """Count the live jobs of all tenants, and list the workers; for a key of the scope platform:read."""
+        return self._run(self._flows.overview())
+
+    def tasks(self) -> list[TaskView]:
+        """Read which tasks the workers have announced."""
+        return self._run(self._flows.tasks())
+
+    def _run(self, flow: Flow[T]) -> T:
+        reply: Reply = None
+        while True:
+            try:
+                step = flow.send(reply)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            match step:
+                case Wait():
+                    self._sleep(step.seconds)
+                    reply = None
+                case Request():
+                    reply = self._send(step)
+
+    def _send(self, request: Request) -> Answer | NoAnswer:
+        with leg(request) as way:
+            try:
+                response = self._http.request(**_http.parts(request, self._memory, way.headers))
+            except httpx2.RequestError as error:
+                return way.over(_http.no_answer(error, self._http.base_url))
+            return way.over(self._memory.note(_http.answer(response)))

@@ -1,0 +1,1 @@
+"""Where jobs are kept: the contract, the statements, and Postgres behind them."""

@@ -1,0 +1,27 @@
+"""Bare connections for those who drive libpq on an event loop of their own."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg.pq.abc import PGconn
+
+from taskplatform.store.postgres.conninfo import complete
+from taskplatform.store.postgres.failures import Purpose, translated
+
+
+class RawConnection:
+    """One connection to the primary, in autocommit mode; `pgconn` is libpq's own handle."""
+
+    def __init__(self, dsn: str) -> None:
+        """Connect, which blocks for a few seconds at most. Raises StoreUnavailable."""
+        with translated(Purpose.CONNECT):
+            self._connection = psycopg.connect(complete(dsn), autocommit=True)
+
+    @property
+    def pgconn(self) -> PGconn:
+        """The handle of libpq; the connection may be used through it alone from now on."""
+        return self._connection.pgconn
+
+    def close(self) -> None:
+        """Close the connection, whatever state it is in."""
+        self._connection.close()

@@ -1,0 +1,127 @@
+"""Asks replicas, one at a time and never for long; one that gives no answer is left alone for a while."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import psycopg
+
+from taskplatform.errors import InvalidInput, StoreUnavailable, TaskplatformError
+from taskplatform.store.postgres.failures import Purpose, translated
+from taskplatform.store.postgres.pool import Link, Pool
+from taskplatform.store.postgres.reading import Reading
+from taskplatform.store.routing import rest_seconds
+from taskplatform.telemetry import logger
+
+ANSWER_SECONDS = 0.5
+"""How long a replica may take to answer, a search aside."""
+
+Asking = Callable[[Link], Awaitable[Reading]]
+
+_log = logger("taskplatform.store")
+
+
+class Replica:
+    """One replica and what is known of its health."""
+
+    def __init__(self, conninfo: str, *, connections: int) -> None:
+        self._pool = Pool(conninfo, limit=connections, patience_seconds=ANSWER_SECONDS)
+        self._failures = 0
+        self._rested_at = 0.0
+        self._late: set[asyncio.Task[Reading]] = set()
+
+    @property
+    def rested(self) -> bool:
+        """Whether it is worth asking."""
+        return time.monotonic() >= self._rested_at
+
+    async def read(self, ask: Asking, seconds: float) -> Reading | None:
+        """Ask; None when it gives no answer in time. Raises InvalidInput for a question that would fail anywhere."""
+        lent: list[Link] = []
+        task = asyncio.create_task(self._read(ask, lent))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        finally:
+            if not task.done():
+                self._leave(task, lent)
+        if not done:
+            self._failed("no answer in time")
+            return None
+        try:
+            reading = task.result()
+        except InvalidInput:
+            raise
+        except (TaskplatformError, psycopg.Error) as error:
+            # Say, one that has no such column yet: whoever is asked instead may have it.
+            self._failed(str(error))
+            return None
+        if self._failures:
+            _log.info("A replica answers again")
+        self._failures = 0
+        return reading
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*self._late, return_exceptions=True)
+        await self._pool.close()
+
+    async def _read(self, ask: Asking, lent: list[Link]) -> Reading:
+        async with self._pool.link() as link:
+            lent.append(link)
+            with translated(Purpose.READ):
+                return await ask(link)
+
+    def _leave(self, task: asyncio.Task[Reading], lent: Sequence[Link]) -> None:
+        # A cancelled question would first wait for the server to agree, and a frozen one never does: its connection is
+        # cut instead, and the question fails by itself.
+        self._late.add(task)
+        task.add_done_callback(self._forget)
+        for link in lent:
+            link.cut()
+
+    def _forget(self, task: asyncio.Task[Reading]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _failed(self, why: str) -> None:
+        self._failures += 1
+        self._rested_at = time.monotonic() + rest_seconds(self._failures, random.Random())
+        if self._failures == 1:
+            _log.warning("A replica does not answer: reads go to the others or to the primary", trouble=why)
+
+
+class Replicas:
+    """All replicas of one cluster, asked in turn."""
+
+    def __init__(self, replicas: Sequence[Replica]) -> None:
+        self._replicas = list(replicas)
+        self._turn = 0
+
+    async def read(self, ask: Asking, seconds: float = ANSWER_SECONDS) -> Reading | None:
+        """Ask the next one that is worth asking; None when none is, or it gives no answer in time."""
+        for replica in self._in_turn():
+            if replica.rested:
+                return await replica.read(ask, seconds)
+        return None
+
+    async def read_any(self, ask: Asking) -> Reading:
+        """Ask one after the other until one answers, whatever is known of them. Raises StoreUnavailable."""
+        for replica in self._in_turn():
+            reading = await replica.read(ask, ANSWER_SECONDS)
+            if reading is not None:
+                return reading
+        raise StoreUnavailable("neither the primary nor a replica answers")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for replica in self._replicas:
+            await replica.close()
+
+    def _in_turn(self) -> Iterator[Replica]:
+        self._turn += 1
+        for place in range(len(self._replicas)):
+            yield self._replicas[(self._turn + place) % len(self._replicas)]

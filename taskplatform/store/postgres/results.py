@@ -1,0 +1,123 @@
+"""Where a job stands, for synchronous readers such as Celery's AsyncResult: one connection, opened when first used."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+import psycopg
+
+from taskplatform.job import State
+from taskplatform.shards import Homes
+from taskplatform.store.postgres.conninfo import complete
+from taskplatform.store.postgres.failures import CutOff, Purpose, translated
+from taskplatform.store.postgres.maps import learn
+from taskplatform.store.statements import statements
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a caller who waits for a job wants to know; `result` and `error` are JSON texts."""
+
+    task: str
+    state: State
+    failures: int
+    ended_at: datetime | None
+    result: str | None
+    error: str | None
+
+
+class Reader(Protocol):
+    """Reads jobs one by one; safe to share between threads and to keep across a fork."""
+
+    def standing(self, job_id: UUID) -> Standing | None:
+        """Tell where a job stands; None when there is none of that id. Raises StoreUnavailable."""
+
+    def close(self) -> None:
+        """Close the connections; the next read opens others."""
+
+
+def new_reader(dsns: Sequence[str]) -> Reader:
+    """Make the reader of one cluster or of several. Nothing is connected yet."""
+    return ResultReader(dsns[0]) if len(dsns) == 1 else ShardedReader(dsns)
+
+
+class ShardedReader:
+    """Reads each job in the cluster where it is at home."""
+
+    def __init__(self, dsns: Sequence[str]) -> None:
+        self._dsns = dsns
+        self._homes = Homes(len(dsns))
+        self._readers = [ResultReader(dsn) for dsn in dsns]
+
+    def standing(self, job_id: UUID) -> Standing | None:
+        """Tell where a job stands; None when there is none of that id. Raises StoreUnavailable."""
+        if not self._homes.version:
+            learn(self._dsns, self._homes)
+        found = self._readers[self._homes.of(job_id)].standing(job_id)
+        if found is None and learn(self._dsns, self._homes):
+            found = self._readers[self._homes.of(job_id)].standing(job_id)
+        return found
+
+    def close(self) -> None:
+        """Close the connections; the next read opens others."""
+        for reader in self._readers:
+            reader.close()
+
+
+class ResultReader:
+    """Reads jobs one by one; safe to share between threads and to keep across a fork."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection | None = None
+        self._pid = 0
+        self._lock = threading.Lock()
+
+    def standing(self, job_id: UUID) -> Standing | None:
+        """Tell where a job stands; None when there is none of that id. Raises StoreUnavailable."""
+        with self._lock:
+            try:
+                return self._read(job_id)
+            except CutOff:
+                return self._read(job_id)
+
+    def close(self) -> None:
+        """Close the connection; the next read opens another."""
+        with self._lock:
+            self._drop()
+
+    def _read(self, job_id: UUID) -> Standing | None:
+        connection = self._open()
+        try:
+            with translated(Purpose.READ):
+                row = connection.execute(statements()["get_standing"], [str(job_id)]).fetchone()
+        except Exception:
+            self._drop()
+            raise
+        if row is None:
+            return None
+        task, state, failures, ended_at, result, error = row
+        return Standing(task=task, state=State(state), failures=failures, ended_at=ended_at, result=result, error=error)
+
+    def _open(self) -> psycopg.Connection:
+        if self._pid != os.getpid():
+            # The connection of the process that forked this one is not ours to close.
+            self._connection = None
+        if self._connection is None or self._connection.closed:
+            with translated(Purpose.CONNECT):
+                self._connection = psycopg.connect(
+                    complete(self._dsn), autocommit=True, cursor_factory=psycopg.RawCursor
+                )
+            self._pid = os.getpid()
+        return self._connection
+
+    def _drop(self) -> None:
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        self._connection = None

@@ -1,0 +1,1 @@
+"""Named SQL statements, grouped by who asks."""

@@ -1,0 +1,126 @@
+-- name: adopt_messages
+-- Give plain Celery messages, which have no row yet, their row: queued, or scheduled where their time has not come. A job that
+-- is known already is left alone.
+-- $1 id, $2 tenant, $3 task, $4 pool, $5 priority, $6 max_attempts, $7 soft limit, $8 hard limit, $9 body, $10 due, $11 expiry, $12 trace (arrays)
+WITH new AS (
+    INSERT INTO jobs (id, tenant, task, pool, priority, state, max_attempts, soft_limit_seconds, hard_limit_seconds, queued_at, due_at,
+        expires_at, body, trace)
+    SELECT i.id, i.tenant, i.task, i.pool, i.priority, CASE WHEN i.due > now() THEN 'scheduled' ELSE 'queued' END, i.max_attempts,
+        i.soft_limit, i.hard_limit, CASE WHEN i.due > now() THEN NULL ELSE now() END, CASE WHEN i.due > now() THEN i.due END,
+        i.expires, i.body, i.trace
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::float8[], $8::float8[], $9::text[],
+        $10::timestamptz[], $11::timestamptz[], $12::text[])
+        AS i (id, tenant, task, pool, priority, max_attempts, soft_limit, hard_limit, body, due, expires, trace)
+    WHERE NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = i.id)
+    ON CONFLICT (id) DO NOTHING
+    RETURNING due_at
+)
+SELECT pg_notify('taskplatform_due', '') FROM new WHERE due_at < now() + interval '2 seconds' LIMIT 1
+
+-- name: claim_queued_or_same_claim
+-- Start attempts: queued -> running. The same worker and claim token again give the same attempt, so a replay is safe. Answers in
+-- columns, each a list of numbers: which of the wanted they are, counted from 1, and what is known of them.
+-- $1 id, $2 series (-1 for an adopted message) (arrays), $3 worker, $4 claim token
+WITH claimed AS (
+    UPDATE jobs j
+    SET state = 'running', worker = $3, claim = $4, attempt = j.attempt + (j.state = 'queued')::int,
+        started_at = CASE j.state WHEN 'queued' THEN now() ELSE j.started_at END
+    FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, series, n)
+    WHERE j.id = i.id AND (i.series = j.series OR i.series < 0)
+        AND ((j.state = 'queued' AND (j.expires_at IS NULL OR j.expires_at > now()))
+            OR (j.state = 'running' AND j.worker = $3 AND j.claim = $4))
+    RETURNING n, j.attempt, j.failures, j.crashes, j.max_attempts, j.suspect,
+        coalesce(date_part('epoch', j.started_at - j.queued_at), 0) AS waited
+)
+SELECT string_agg(n::text, ','), string_agg(attempt::text, ','), string_agg(failures::text, ','), string_agg(crashes::text, ','),
+    string_agg(max_attempts::text, ','), string_agg(suspect::int::text, ','), string_agg(waited::text, ',')
+FROM claimed
+
+-- name: finish_running
+-- End jobs: running -> succeeded or dead, only for the attempt that holds them; one attempts row each, one dead letter for the dead.
+-- Answers which of them were ended, counted from 1, as one list of numbers; so do the two that follow.
+-- $1 id, $2 attempt, $3 state, $4 reason, $5 result, $6 error, $7 attempt end, $8 start and $9 end in epoch seconds, $10 charged failure, $11 charged crash (arrays)
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::int[], $11::int[])
+        WITH ORDINALITY AS i (id, attempt, state, reason, result, error, ended, started, stopped, failed, crashed, n)
+), gone AS (
+    DELETE FROM jobs j USING i WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    RETURNING j.*, i.n, i.state AS end_state, i.reason, i.result, i.error AS end_error, i.ended, i.started, i.stopped, i.failed, i.crashed
+), kept AS (
+    INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
+        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, result, error)
+    SELECT id, tenant, task, pool, priority, end_state, series, attempt, failures + failed, crashes + crashed, max_attempts,
+        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, to_timestamp(started), to_timestamp(stopped), worker, tags, trace,
+        reason, body, result, end_error
+    FROM gone
+), tried AS (
+    INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at, error)
+    SELECT id, attempt, ended, worker, to_timestamp(started), to_timestamp(stopped), end_error FROM gone
+), buried AS (
+    INSERT INTO dead_letters (reason, queue, tenant, job_id, task, detail)
+    SELECT reason, 'jobs.' || pool || '.dead', tenant, id, task, left(coalesce(end_error, ''), 4000) FROM gone WHERE end_state = 'dead'
+)
+SELECT string_agg(n::text, ',') FROM gone
+
+-- name: retry_running
+-- Put failed jobs off: running -> retrying, only for the attempt that holds them.
+-- $1 id, $2 attempt, $3 wait in seconds, $4 error, $5 attempt end, $6 start and $7 end in epoch seconds, $8 charged failure, $9 charged crash (arrays)
+WITH i AS (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::float8[], $4::text[], $5::text[], $6::float8[], $7::float8[], $8::int[], $9::int[])
+        WITH ORDINALITY AS i (id, attempt, wait, error, ended, started, stopped, failed, crashed, n)
+), put_off AS (
+    UPDATE jobs j
+    SET state = 'retrying', due_at = now() + make_interval(secs => i.wait), queued_at = NULL, failures = j.failures + i.failed,
+        crashes = j.crashes + i.crashed, suspect = j.crashes + i.crashed > 0, error = i.error
+    FROM i WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    RETURNING i.n, j.id, j.attempt, j.worker, i.error, i.ended, i.started, i.stopped
+), tried AS (
+    INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at, error)
+    SELECT id, attempt, ended, worker, to_timestamp(started), to_timestamp(stopped), error FROM put_off
+), woken AS (
+    SELECT pg_notify('taskplatform_due', '') FROM put_off LIMIT 1
+)
+SELECT string_agg(n::text, ',') FROM put_off LEFT JOIN woken ON true
+
+-- name: release_running
+-- Give back claimed jobs that have not started: running -> retrying, due now, nobody charged; the dispatcher publishes them again.
+-- $1 id, $2 attempt (arrays)
+WITH given AS (
+    UPDATE jobs j SET state = 'retrying', due_at = now(), queued_at = NULL
+    FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, attempt, n)
+    WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    RETURNING i.n, j.id, j.attempt, j.worker, j.started_at
+), tried AS (
+    INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)
+    SELECT id, attempt, 'released', worker, started_at, now() FROM given
+), woken AS (
+    SELECT pg_notify('taskplatform_due', '') FROM given LIMIT 1
+)
+SELECT string_agg(n::text, ',') FROM given LEFT JOIN woken ON true
+
+-- name: renew_lease
+-- Keep, or take, the lease of one worker process.
+-- $1 id, $2 pool, $3 host, $4 pid, $5 processes, $6 lease in seconds, $7 draining, $8 running jobs, $9 waiting messages
+INSERT INTO workers (id, pool, host, pid, processes, lease_until, draining, running, waiting)
+VALUES ($1, $2, $3, $4::int, $5::int, now() + make_interval(secs => $6::float8), $7::bool, $8::int, $9::int)
+ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, draining = excluded.draining, running = excluded.running,
+    waiting = excluded.waiting
+
+-- name: end_lease
+-- A worker that has given back everything says goodbye. $1 id
+DELETE FROM workers WHERE id = $1
+
+-- name: find_cancelled
+-- Which of these attempts are no longer running jobs: cancelled, rescued or ended behind the worker's back.
+-- $1 id, $2 attempt (arrays)
+SELECT i.id, i.attempt FROM unnest($1::uuid[], $2::int[]) AS i (id, attempt)
+WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running')
+
+-- name: announce_tasks
+-- Make tasks known, so that submissions can be checked. $1 name, $2 spec (arrays)
+INSERT INTO tasks (name, spec) SELECT i.name, i.spec::jsonb FROM unnest($1::text[], $2::text[]) AS i (name, spec)
+ON CONFLICT (name) DO UPDATE SET spec = excluded.spec, announced_at = now()
+
+-- name: await_standbys
+-- Let the commit wait for the standbys: one that writes nothing, because an earlier one did it all, would not wait for them.
+SELECT pg_logical_emit_message(true, 'taskplatform', '')

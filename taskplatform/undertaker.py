@@ -1,0 +1,141 @@
+"""Moves messages from the broker's dead-letter queues into the dead letters, with the reason why they ended there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from taskplatform.broker.contract import Broker, DeadMessage
+from taskplatform.job import Reason
+from taskplatform.payload import Unfit, admit
+from taskplatform.service import Role
+from taskplatform.settings import Settings
+from taskplatform.store.contract import BuriedMessage
+from taskplatform.telemetry import Metrics
+from taskplatform.topology import dead_queue
+
+BURY_SECONDS = 1.0
+BURY_MESSAGES = 100
+HEADERS_LIMIT_BYTES = 16_384
+HEADERS_OVERHEAD_BYTES = 32
+HEADERS_DEPTH = 6
+TEXT_LIMIT = 1000
+"""Longest text of a dead letter beside its headers and raw bytes, in characters."""
+
+
+class Graves(Protocol):
+    """Where dead letters are kept."""
+
+    async def bury(self, messages: Sequence[BuriedMessage]) -> None:
+        """See DispatchStore."""
+
+
+class Undertaker(Role):
+    """Buries what can never run.
+
+    The message is acknowledged after the commit. A crash in between brings it again: for a job that has a row this adds
+    nothing, because the job is dead by then; a message that belongs to no row gets a second dead letter, so that doubt
+    shows twice rather than not at all.
+    """
+
+    name: ClassVar[str] = "undertaker"
+
+    def __init__(self, store: Graves, broker: Broker, metrics: Metrics, settings: Settings) -> None:
+        super().__init__(metrics, pause_seconds=BURY_SECONDS)
+        self._store = store
+        self._broker = broker
+        self._queues = [dead_queue(pool) for pool in settings.pools]
+        self._keys = settings.signing_secrets()
+        self._allow_unsigned = settings.allow_unsigned_messages
+
+    async def run_once(self) -> bool:
+        """Bury one batch of each pool; True when there may be more. Raises BrokerUnavailable without a broker."""
+        more = False
+        for queue in self._queues:
+            taken = await self._broker.take_dead(queue, BURY_MESSAGES)
+            if taken:
+                await self._bury(taken)
+                await self._broker.settle_dead(taken)
+            more = more or len(taken) >= BURY_MESSAGES
+        return more
+
+    async def _bury(self, taken: Sequence[DeadMessage]) -> None:
+        buried = [diagnose(message, self._keys, allow_unsigned=self._allow_unsigned) for message in taken]
+        await self._store.bury(buried)
+        for letter in buried:
+            self.metrics.dead_letters_buried_total.labels(reason=str(letter.reason)).inc()
+        self._log.warning("Buried messages", queue=taken[0].queue, messages=len(buried))
+
+
+def diagnose(message: DeadMessage, keys: Sequence[bytes], *, allow_unsigned: bool) -> BuriedMessage:
+    """Say why a message is dead.
+
+    Only one that passes the check of every message speaks for its job: a forged one must not bury somebody's work.
+    """
+    headers = headers_as_json(message.headers)
+    queue = _printable(message.source_queue)
+    try:
+        envelope = admit(message.headers, message.body, message.properties, keys, allow_unsigned=allow_unsigned)
+    except Unfit as unfit:
+        return BuriedMessage(
+            reason=unfit.reason,
+            queue=queue,
+            detail=_printable(str(unfit)),
+            headers=headers,
+            raw=message.body,
+        )
+    reason, detail = _why_given_up(message.reason, envelope.task)
+    return BuriedMessage(
+        reason=reason,
+        queue=queue,
+        detail=_printable(detail),
+        headers=headers,
+        raw=message.body,
+        tenant=_printable(envelope.tenant),
+        job_id=envelope.id,
+        task=_printable(envelope.task),
+        series=envelope.series,
+    )
+
+
+def headers_as_json(headers: Mapping[str, Any]) -> str:
+    """Write headers as one JSON object of at most HEADERS_LIMIT_BYTES, bytes decoded with replacements.
+
+    What does not fit is left out; a key `…` then counts the headers that are missing.
+    """
+    kept: list[str] = []
+    size = HEADERS_OVERHEAD_BYTES
+    for name, value in headers.items():
+        pair = f"{json.dumps(str(name))}: {json.dumps(_plain(value, HEADERS_DEPTH))}"
+        if size + len(pair) + 2 > HEADERS_LIMIT_BYTES:
+            continue
+        size += len(pair) + 2
+        kept.append(pair)
+    if len(kept) < len(headers):
+        kept.append(f"{json.dumps('…')}: {len(headers) - len(kept)}")
+    return "{" + ", ".join(kept) + "}"
+
+
+def _plain(value: object, depth: int) -> object:
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).decode("utf-8", "replace")
+        case Mapping() if depth:
+            return {str(name): _plain(inner, depth - 1) for name, inner in value.items()}
+        case list() | tuple() if depth:
+            return [_plain(inner, depth - 1) for inner in value]
+        case _:
+            return str(value)[:TEXT_LIMIT]
+
+
+def _why_given_up(broker_reason: str | None, task: str) -> tuple[Reason, str]:
+    if broker_reason == "delivery_limit":
+        return Reason.DELIVERY_LIMIT, "the broker handed it out too often"
+    return Reason.UNKNOWN_TASK, f"no worker of this pool knows the task {task!r}"
+
+
+def _printable(text: str) -> str:
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace").decode()[:TEXT_LIMIT]

@@ -1,0 +1,157 @@
+"""The files of compose/ as the real programs read them, and what must hold in every combination of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from itertools import chain, combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.containers.tools import ROOT, tool
+
+_COMPOSE = ROOT / "compose"
+_OVERLAYS = ("ha", "observability", "autoscale", "dev")
+_COMBINATIONS = list(chain.from_iterable(combinations(_OVERLAYS, size) for size in range(len(_OVERLAYS) + 1)))
+_DOCKERFILES = [*_COMPOSE.rglob("Dockerfile"), *Path(__file__).parent.rglob("Dockerfile")]
+_SOCKET = "/var/run/docker.sock"
+_OURS = {
+    *("init", "api-1", "api-2", "dispatcher", "worker-default", "flower"),
+    *("exporter", "autoscaler", "scaler-agent"),
+}
+
+
+@pytest.fixture(params=_COMBINATIONS, ids=lambda overlays: "+".join(("compose", *overlays)), scope="module")
+def services(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Every service as Compose understands it, with these overlays."""
+    found: dict[str, Any] = _read(request.param)["services"]
+    return found
+
+
+def _read(overlays: Sequence[str]) -> dict[str, Any]:
+    files = ["compose.yaml", *(f"compose.{overlay}.yaml" for overlay in overlays)]
+    options = [word for file in files for word in ("-f", str(_COMPOSE / file))]
+    done = subprocess.run(
+        [tool("docker-compose"), *options, "config", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    read: dict[str, Any] = json.loads(done.stdout)
+    return read
+
+
+def test_only_the_load_balancer_is_published(services: dict[str, Any]) -> None:
+    assert [name for name, service in services.items() if service.get("ports")] == ["haproxy"]
+    assert services["haproxy"]["ports"][0]["host_ip"] == "127.0.0.1"
+
+
+def test_only_the_agent_holds_the_socket_of_the_engine(services: dict[str, Any]) -> None:
+    holders = [
+        name
+        for name, service in services.items()
+        if any(volume.get("source") == _SOCKET for volume in service.get("volumes", []))
+    ]
+
+    assert holders == (["scaler-agent"] if "scaler-agent" in services else [])
+    assert all(set(services[name]["networks"]) == {"scaling"} for name in holders)
+
+
+def test_our_processes_run_under_an_account_of_their_own_and_an_init(services: dict[str, Any]) -> None:
+    for name in _OURS & set(services):
+        assert (services[name]["user"], services[name]["init"]) == ("10001:10001", True)
+
+
+def test_no_container_has_a_right_or_can_write_its_root(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        found = (service["read_only"], service["cap_drop"], service["security_opt"], service.get("privileged"))
+        assert (name, *found) == (name, True, ["ALL"], ["no-new-privileges:true"], None)
+
+
+def test_every_service_has_a_limit_of_memory(services: dict[str, Any]) -> None:
+    assert [name for name, one in services.items() if not one["deploy"]["resources"]["limits"].get("memory")] == []
+
+
+def test_every_file_that_a_service_mounts_is_there(services: dict[str, Any]) -> None:
+    sources = {
+        Path(volume["source"])
+        for service in services.values()
+        for volume in service.get("volumes", [])
+        if volume["type"] == "bind" and volume["source"] != _SOCKET
+    }
+
+    assert [path for path in sources if not path.exists()] == []
+
+
+def test_no_environment_holds_a_secret(services: dict[str, Any]) -> None:
+    names = {name for service in services.values() for name in service.get("environment") or {}}
+
+    wanted = ("PASSWORD", "COOKIE", "TOKEN", "SIGNING", "API_KEY", "DATABASE_URL", "BROKER_URL")
+    assert [name for name in names if any(word in name for word in wanted) and not name.endswith("_FILE")] == []
+
+
+def test_everything_starts_after_what_it_needs(services: dict[str, Any]) -> None:
+    needs = services["init"]["depends_on"]
+
+    assert {one["condition"] for one in needs.values()} == {"service_healthy"}
+    assert set(needs) <= {name for name, one in services.items() if "test" in one.get("healthcheck", {})}
+    assert services["api-1"]["depends_on"]["init"]["condition"] == "service_completed_successfully"
+
+
+def test_the_highly_available_platform_has_three_of_every_server(services: dict[str, Any]) -> None:
+    needs = set(services["init"]["depends_on"])
+
+    three = {*(f"pg-{number}" for number in (1, 2, 3)), "rabbitmq", "rabbitmq-2", "rabbitmq-3"}
+    assert needs == (three if "pg-1" in services else {"postgres", "rabbitmq"})
+    assert ("postgres" in services) is ("pg-1" not in services)
+
+
+def test_a_worker_is_stopped_no_sooner_than_its_drain_may_take(services: dict[str, Any]) -> None:
+    assert services["worker-default"]["stop_grace_period"] == "40s"
+
+
+@pytest.mark.parametrize("dockerfile", _DOCKERFILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_dockerfile_keeps_to_the_rules(dockerfile: Path) -> None:
+    done = subprocess.run([tool("hadolint"), str(dockerfile)], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("beside", [(), ("FLOWER",), ("GRAFANA",), ("FLOWER", "GRAFANA")], ids=" ".join)
+def test_the_load_balancer_takes_its_settings_whatever_it_serves_beside_the_api(beside: Sequence[str]) -> None:
+    program = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.skip("haproxy is not installed: `make servers` installs it")
+    named = ("HAPROXY_API", "HAPROXY_STATS", "API_1", "API_2", *beside)
+
+    done = subprocess.run(
+        [program, "-c", "-f", str(ROOT / "config" / "haproxy" / "haproxy.cfg")],
+        env={name: f"127.0.0.1:{9000 + port}" for port, name in enumerate(named)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_secrets_are_made_once_and_are_none_of_the_checkout(tmp_path: Path) -> None:
+    script = shutil.copy(_COMPOSE / "make-secrets", tmp_path)
+
+    for _ in range(2):
+        subprocess.run([script], check=True, capture_output=True, timeout=30)
+    made = {path.name: path.read_text() for path in (tmp_path / "secrets").iterdir()}
+
+    named = {Path(one["file"]).name for one in _read(_OVERLAYS)["secrets"].values()}
+    assert set(made) == named | {"taskplatform.toml"}
+    assert made["postgres_password"] in made["taskplatform.toml"]
+    assert tomllib.loads(made["taskplatform-ha.toml"]).keys() >= tomllib.loads(made["taskplatform.toml"]).keys()
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert "compose/secrets/" in (ROOT / ".gitignore").read_text().splitlines()

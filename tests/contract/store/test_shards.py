@@ -1,0 +1,247 @@
+"""Two real Postgres clusters as one store: where jobs land, what is merged, and what a lost cluster takes along."""
+
+import random
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from taskplatform.auth import Scope, new_key
+from taskplatform.errors import Conflict, ShardMoved, ShardUnavailable, StoreUnavailable
+from taskplatform.ids import SHARDS, Locator, locate, new_job_id, shard_of_key
+from taskplatform.job import NewJob, Reason
+from taskplatform.servers import free_ports
+from taskplatform.shards import continued
+from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, Replayed
+from taskplatform.store.postgres import placing
+from taskplatform.store.postgres.store import PostgresStore
+from taskplatform.store.sharded import ShardedStore
+from tests.fixtures.shards import Sharded
+from tests.fixtures.store import TENANT, a_job
+
+TENANTS = st.sampled_from(["acme", "umbrella", "initech"])
+
+
+def unkeyed(shard: int) -> NewJob:
+    """Make a job at home in a shard."""
+    return a_job(id=new_job_id(Locator(region=0, shard=shard)))
+
+
+def keyed(tenant: str, key: str) -> NewJob:
+    """Make a job as the API makes one with a key."""
+    return a_job(
+        id=new_job_id(Locator(region=0, shard=shard_of_key(tenant, key))), tenant=tenant, key=key, fingerprint="f"
+    )
+
+
+JOBS = st.lists(
+    st.one_of(
+        st.integers(0, SHARDS - 1).map(unkeyed),
+        st.builds(keyed, TENANTS, st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1)),
+        st.uuids(version=4).map(lambda job_id: a_job(id=job_id)),
+    ),
+    min_size=1,
+    max_size=60,
+    unique_by=lambda job: (job.tenant, job.key or job.id),
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(jobs=JOBS)
+def test_every_job_lands_where_its_id_says(sharded: Sharded, jobs: list[NewJob]) -> None:
+    answers = sharded.wait(sharded.store.accept(jobs))
+
+    homes = sharded.store.clusters.homes.current().homes
+    landed = {row[0]: number for number in (0, 1) for row in sharded.rows(number, "SELECT id FROM jobs")}
+    named = [answer.id for answer in answers]
+    assert {job_id: landed[job_id] for job_id in named} == {job_id: homes[locate(job_id).shard] for job_id in named}
+    assert set(sharded.wait(sharded.store.get(named))) == set(named)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(st.integers(0, 2**128 - 1), min_size=50, max_size=200))
+def test_postgres_and_python_agree_about_the_shard_of_any_id(database: str, values: list[int]) -> None:
+    ids = [UUID(int=value) for value in values]
+
+    with psycopg.connect(database) as connection:
+        found = connection.execute("SELECT shard_of(id) FROM unnest(%s::uuid[]) AS i (id)", [ids]).fetchall()
+
+    assert [shard for (shard,) in found] == [locate(job_id).shard for job_id in ids]
+
+
+def test_a_key_names_one_job_from_every_process(sharded: Sharded) -> None:
+    first, other = keyed(TENANT, "order-7"), keyed(TENANT, "order-7")
+    sharded.wait(sharded.store.accept([first]))
+    process = sharded.another()
+
+    (answer,) = sharded.wait(process.accept([other]))
+
+    assert answer == Replayed(id=first.id)
+
+
+def test_a_writer_with_an_old_map_is_refused_and_asks_for_the_new_one(sharded: Sharded) -> None:
+    old = sharded.another()
+    sharded.wait(old.open())
+    placing.move(sharded.dsns, [200], to=0)
+    moved = unkeyed(200)
+
+    with pytest.raises(ShardMoved):
+        sharded.wait(old.clusters.members[1].accept([moved]))
+    (answer,) = sharded.wait(old.accept([moved]))
+
+    assert isinstance(answer, Accepted)
+    assert sharded.rows(0, "SELECT id FROM jobs") == [(moved.id,)]
+    assert old.clusters.homes.version == 2
+
+
+def test_a_reader_with_an_old_map_finds_a_job_of_a_moved_shard(sharded: Sharded) -> None:
+    old = sharded.another()
+    sharded.wait(old.open())
+    placing.move(sharded.dsns, [200], to=0)
+    moved = unkeyed(200)
+    sharded.wait(sharded.another().accept([moved]))
+
+    found = sharded.wait(old.get([moved.id]))
+
+    assert set(found) == {moved.id}
+
+
+def test_a_process_that_knows_one_cluster_alone_cannot_put_a_job_where_it_is_not_at_home(sharded: Sharded) -> None:
+    alone = PostgresStore(sharded.dsns[0])
+
+    with pytest.raises(ShardMoved):
+        sharded.wait(alone.accept([unkeyed(200)]))
+
+    sharded.wait(alone.close())
+    assert sharded.rows(0, "SELECT count(*) FROM jobs") == [(0,)]
+
+
+def test_a_shard_that_holds_jobs_cannot_be_given_another_home(sharded: Sharded) -> None:
+    sharded.wait(sharded.store.accept([unkeyed(200)]))
+
+    with pytest.raises(Conflict, match="holds jobs"):
+        placing.move(sharded.dsns, [199, 200], to=0)
+
+    assert placing.ensure_map(sharded.dsns).version == 1
+
+
+def test_no_cluster_hears_of_a_map_by_which_another_would_lose_jobs(sharded: Sharded, database: str) -> None:
+    dsns = [*sharded.dsns, database]
+    placing.ensure_map(dsns)
+    sharded.wait(sharded.store.accept([unkeyed(200)]))
+
+    with pytest.raises(Conflict, match="cluster 1 holds jobs"):
+        placing.move(dsns, [7, 200], to=2)
+
+    assert [state.known.map.version for state in placing.look(dsns) if state.known] == [1, 1, 1]
+
+
+def test_init_makes_no_map_known_to_a_cluster_that_would_lose_jobs(sharded: Sharded) -> None:
+    placing.move(sharded.dsns, [200], to=0)
+    sharded.rows(1, "DELETE FROM shard_maps WHERE version = 2")
+    sharded.wait(sharded.store.clusters.members[1].accept([unkeyed(200)]))
+
+    with pytest.raises(Conflict, match="cluster 1 holds jobs"):
+        placing.ensure_map(sharded.dsns)
+
+    assert sharded.rows(1, "SELECT max(version) FROM shard_maps") == [(1,)]
+
+
+def test_clusters_in_another_order_than_their_maps_say_are_refused(sharded: Sharded) -> None:
+    turned = ShardedStore([PostgresStore(dsn) for dsn in reversed(sharded.dsns)])
+
+    with pytest.raises(Conflict, match="is cluster 1 by its own map"):
+        placing.ensure_map(sharded.dsns[::-1])
+    with pytest.raises(StoreUnavailable):
+        sharded.wait(turned.get([unkeyed(7).id]))
+
+    sharded.wait(turned.close())
+
+
+def test_a_new_map_that_not_every_cluster_heard_of_is_made_known_by_the_next_init(sharded: Sharded) -> None:
+    placing.move(sharded.dsns, [200], to=0)
+    sharded.rows(0, "DELETE FROM shard_maps WHERE version = 2")
+
+    made = placing.ensure_map(sharded.dsns)
+
+    assert (made.version, made.homes[200]) == (2, 0)
+    assert sharded.rows(0, "SELECT max(version) FROM shard_maps") == [(2,)]
+
+
+def test_a_key_that_one_cluster_lacks_opens_the_door_and_init_gives_it_to_all(sharded: Sharded) -> None:
+    key, _ = new_key(TENANT, (Scope.READ,))
+    sharded.wait(sharded.store.clusters.members[1].add_key(key))
+    other, _ = new_key(TENANT, (Scope.READ,))
+    sharded.wait(sharded.store.clusters.members[0].add_key(other))
+
+    found = sharded.wait(sharded.store.key(key.id))
+    placing.ensure_map(sharded.dsns)
+
+    assert found is not None
+    assert found.id == key.id
+    assert set(sharded.rows(1, "SELECT id FROM api_keys")) == {(key.id,), (other.id,)}
+
+
+def test_pages_lose_and_repeat_no_job_while_others_are_added(sharded: Sharded) -> None:
+    jobs = [unkeyed(random.randrange(SHARDS)) for _ in range(60)]
+    sharded.wait(sharded.store.accept(jobs))
+    shown: list[UUID] = []
+
+    while page := sharded.wait(sharded.store.search(JobFilter(tenant=TENANT, before=shown[-1] if shown else None), 7)):
+        shown += [job.id for job in page]
+        sharded.wait(sharded.store.accept([unkeyed(random.randrange(SHARDS)) for _ in range(9)]))
+
+    assert shown == sorted((job.id for job in jobs), reverse=True)
+
+
+def test_pages_of_dead_letters_lose_and_repeat_none_while_others_are_added(sharded: Sharded) -> None:
+    def letters(number: int) -> list[BuriedMessage]:
+        return [
+            BuriedMessage(
+                reason=Reason.MALFORMED, queue="jobs.default.dead", detail="", headers="{}", raw=b"", job_id=uuid4()
+            )
+            for _ in range(number)
+        ]
+
+    sharded.wait(sharded.store.bury(letters(40)))
+    first = sharded.letter_ids()
+    before: tuple[int, ...] = ()
+    shown: list[int] = []
+
+    while page := sharded.wait(sharded.store.letters(LetterFilter(tenant=None, before=before), 6)):
+        before = continued(before, [letter.id for letter in page])
+        shown += [letter.id for letter in page]
+        if len(shown) < 40:
+            sharded.wait(sharded.store.bury(letters(2)))
+
+    assert len(shown) == len(set(shown))
+    assert set(first) <= set(shown)
+    alone = [sharded.wait(sharded.store.letter(each)) for each in first]
+    assert [letter.id for letter in alone if letter is not None] == first
+
+
+def test_what_a_lost_cluster_keeps_is_unavailable_and_nothing_else(sharded: Sharded) -> None:
+    here, there = unkeyed(1), unkeyed(200)
+    sharded.wait(sharded.store.accept([here, there]))
+    key, _ = new_key(TENANT, (Scope.READ,))
+    sharded.wait(sharded.store.add_key(key))
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/gone"
+    store = ShardedStore([PostgresStore(sharded.dsns[0]), PostgresStore(nowhere)])
+    sharded.wait(store.open())
+
+    assert set(sharded.wait(store.get([here.id]))) == {here.id}
+    assert sharded.wait(store.cancel(TENANT, [here.id])) == {here.id}
+    assert sharded.wait(store.done_among([here.id, there.id])) == {here.id}
+    assert sharded.wait(store.key(key.id)) is not None
+    sharded.wait(store.answer())
+    for call in (
+        store.get([there.id]),
+        store.search(JobFilter(tenant=TENANT), 5),
+        store.glance(),
+        store.key("unknown"),
+    ):
+        with pytest.raises(ShardUnavailable, match="cluster 1"):
+            sharded.wait(call)
+    sharded.wait(store.close())

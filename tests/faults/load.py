@@ -1,0 +1,156 @@
+"""The load of a fault run, a process of its own: submits the plan over HTTP and writes down every exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tests.faults.history import Exchange, Journal
+from tests.faults.plan import Again, Planned, Submission, submissions
+from tests.native.wire import Answer, Connection, CutOff, NotSent
+
+_PAUSE_SECONDS = 0.15
+_GIVE_UP_SECONDS = 60.0
+_REUSED_NUMBER = -1
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What to submit, where, how fast, and where to write the history.
+
+    With many connections the load is open: it keeps its pace while the platform does not answer.
+    """
+
+    port: int
+    key: str
+    seed: int
+    jobs: int
+    over_seconds: float
+    history: str
+    connections: int = 12
+    keyless_share: float = 0.0
+
+
+@dataclass(slots=True)
+class Generator:
+    """Works off the plan with its connections, at the plan's pace as long as one of them is free."""
+
+    load: Load
+    journal: Journal
+    _plan: Iterator[tuple[float, Submission]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._plan = _paced(self.load)
+
+    async def run(self) -> None:
+        """Submit everything, and return when each submission was answered or given up."""
+        began = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as connections:
+            for _ in range(self.load.connections):
+                connections.create_task(self._work(began))
+        self.journal.sync()
+
+    async def _work(self, began: float) -> None:
+        connection = Connection(self.load.port, self.load.key)
+        for due, submission in self._plan:
+            await _until(began + due)
+            if await self._submit(connection, submission) and submission.again is Again.SAME:
+                await self._submit(connection, submission)
+            elif submission.again is Again.OTHER:
+                await self._submit(connection, submission, reused=True)
+        connection.close()
+
+    async def _submit(self, connection: Connection, submission: Submission, *, reused: bool = False) -> bool:
+        body = _body(submission, reused=reused)
+        may_repeat = all(job.key for job in submission.jobs)
+        give_up = time.monotonic() + _GIVE_UP_SECONDS
+        while time.monotonic() < give_up:
+            exchange = await self._exchange(connection, submission, body, reused=reused)
+            if exchange is not None:
+                self.journal.add(exchange)
+                if all(exchange.ids) or not may_repeat or _is_final(exchange):
+                    return all(exchange.ids)
+            await _until(asyncio.get_running_loop().time() + _PAUSE_SECONDS)
+        return False
+
+    async def _exchange(
+        self, connection: Connection, submission: Submission, body: bytes, *, reused: bool
+    ) -> Exchange | None:
+        sent_at = time.time()
+        path = "/v1/jobs:batch" if submission.batch else "/v1/jobs"
+        key = None if submission.batch else submission.jobs[0].key
+        error = ""
+        try:
+            answer = await connection.ask("POST", path, body, idempotency_key=key)
+        except NotSent:
+            return None
+        except CutOff as cut:
+            answer, error = Answer(status=0, body=b""), str(cut)
+        accepted = 200 <= answer.status < 300
+        return Exchange(
+            request=submission.number,
+            numbers=[job.number for job in submission.jobs],
+            keys=[job.key for job in submission.jobs],
+            payload_sha256=hashlib.sha256(body).hexdigest(),
+            sent_at=sent_at,
+            answered_at=time.time(),
+            status=answer.status,
+            ids=_ids(answer.body, submission) if accepted else [None] * len(submission.jobs),
+            reused=reused,
+            error=error or ("" if accepted else answer.body[:200].decode(errors="replace")),
+        )
+
+
+async def _until(when: float) -> None:
+    loop = asyncio.get_running_loop()
+    reached = loop.create_future()
+    loop.call_at(when, reached.set_result, None)
+    await reached
+
+
+def _paced(load: Load) -> Iterator[tuple[float, Submission]]:
+    done = 0
+    for submission in submissions(load.seed, load.jobs, keyless_share=load.keyless_share):
+        yield load.over_seconds * done / load.jobs, submission
+        done += len(submission.jobs)
+
+
+def _item(job: Planned, *, reused: bool) -> dict[str, Any]:
+    return {"task": f"faults.{job.kind}", "args": [_REUSED_NUMBER if reused else job.number]}
+
+
+def _body(submission: Submission, *, reused: bool) -> bytes:
+    items = [_item(job, reused=reused) for job in submission.jobs]
+    if not submission.batch:
+        return msgspec.json.encode(items[0])
+    for item, job in zip(items, submission.jobs, strict=True):
+        if job.key:
+            item["idempotency_key"] = job.key
+    return msgspec.json.encode(items)
+
+
+def _ids(body: bytes, submission: Submission) -> list[str | None]:
+    answer = msgspec.json.decode(body)
+    items = answer["items"] if submission.batch else [answer]
+    return [item.get("id") for item in items]
+
+
+def _is_final(exchange: Exchange) -> bool:
+    return 400 <= exchange.status < 500 and exchange.status not in (408, 409, 425, 429)
+
+
+def main() -> None:
+    """Read the load from the standard input, and submit it."""
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    asyncio.run(Generator(load, Journal(Path(load.history))).run())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""One of two Postgres clusters is killed under load: the jobs of the other go on, and none of its own is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import reduce
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from uuid import UUID, uuid4
+
+import httpx2
+import msgspec
+import psycopg
+import pytest
+
+from taskplatform.ids import locate, shard_of_key
+from taskplatform.servers import Postgres
+from taskplatform.shards import spread
+from tests.faults.evidence import Evidence, backlog, gather, watch
+from tests.faults.history import Exchange, Journal
+from tests.faults.ledger import judge
+from tests.faults.plan import Kind, kind_of
+from tests.faults.platform_api import show
+from tests.faults.scene import SETTINGS
+from tests.faults.tasks import EFFECTS_VARIABLE
+from tests.fixtures.waiting import eventually
+from tests.native.servers import Servers
+from tests.native.stack import Programs, Stack
+
+_SEED = 5
+_HOMES = spread(2)
+_BOUND_SECONDS = 60.0
+
+
+class Scene:
+    """A platform on two clusters, a client of it, and what it was given to do."""
+
+    def __init__(self, stack: Stack, folder: Path, dsns: list[str], client: httpx2.Client) -> None:
+        self.stack = stack
+        self.dsns = dsns
+        self._folder = folder
+        self.used: set[str] = set()
+        self._client = client
+        self._journal = Journal(folder / "history.jsonl")
+        self.numbers = (number for number in count() if kind_of(_SEED, number) is Kind.NOOP)
+
+    def submit(self, task: str = "faults.noop", key: str | None = None) -> tuple[httpx2.Response, UUID | None]:
+        """Hand one job in, and note what came back."""
+        return self.send(next(self.numbers), task, key)
+
+    def send(self, number: int, task: str, key: str | None) -> tuple[httpx2.Response, UUID | None]:
+        """Hand in the job of a number."""
+        if key is not None:
+            self.used.add(key)
+        body = msgspec.json.encode({"task": task, "args": [number]})
+        sent_at = time.time()
+        headers = {} if key is None else {"Idempotency-Key": key}
+        answer = self._client.post("/v1/jobs", content=body, headers={**headers, "Content-Type": "application/json"})
+        job_id = answer.json()["id"] if answer.status_code == 202 else None
+        self._journal.add(
+            Exchange(
+                request=number,
+                numbers=[number],
+                keys=[key],
+                payload_sha256=hashlib.sha256(body).hexdigest(),
+                sent_at=sent_at,
+                answered_at=time.time(),
+                status=answer.status_code,
+                ids=[job_id],
+            )
+        )
+        return answer, None if job_id is None else UUID(job_id)
+
+    def get(self, path: str) -> httpx2.Response:
+        """Read something."""
+        return self._client.get(path)
+
+    def succeeded(self, job_id: UUID) -> bool:
+        """Tell whether a job has succeeded."""
+        answer = self.get(f"/v1/jobs/{job_id}")
+        return answer.status_code == 200 and answer.json()["state"] == "succeeded"
+
+    def evidence(self) -> Evidence:
+        """Wait until everything has ended, and gather what both clusters have."""
+        eventually(
+            lambda: all(backlog(dsn, self.stack.messages).empty for dsn in self.dsns), within_seconds=_BOUND_SECONDS
+        )
+        history, effects = self._folder / "history.jsonl", self._folder / "effects"
+        found = [gather(history, effects, dsn, lambda ids: show(self.stack, ids)) for dsn in self.dsns]
+        return reduce(_joined, found)
+
+
+def _joined(one: Evidence, other: Evidence) -> Evidence:
+    return dataclasses.replace(
+        one,
+        records=[*one.records, *other.records],
+        attempts=[*one.attempts, *other.attempts],
+        endings=one.endings | other.endings,
+        letters=one.letters | other.letters,
+    )
+
+
+def cluster_of(job_id: UUID) -> int:
+    """Tell the cluster of a job."""
+    return _HOMES[locate(job_id).shard]
+
+
+def keys_of(cluster: int) -> Iterator[str]:
+    """Give idempotency keys whose jobs are at home in a cluster."""
+    return (key for key in map("order-{}".format, count()) if _HOMES[shard_of_key("default", key)] == cluster)
+
+
+def ids_in(dsn: str) -> list[UUID]:
+    """Give the jobs that a cluster keeps."""
+    with psycopg.connect(dsn) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM jobs UNION ALL SELECT id FROM finished_jobs")]
+
+
+def revive(servers: list[Postgres]) -> None:
+    """Start what was killed."""
+    for server in servers:
+        if not server.process.alive:
+            server.restart()
+
+
+@pytest.fixture
+def clusters(postgres: Postgres, second_postgres: Postgres) -> list[Postgres]:
+    """The servers of two clusters, of which a test may kill one."""
+    return [postgres, second_postgres]
+
+
+@pytest.fixture
+def scene(servers: Servers, clusters: list[Postgres]) -> Iterator[Scene]:
+    """A running platform whose shards are spread over both clusters."""
+    with ExitStack() as cleanup:
+        folder = Path(mkdtemp(prefix="scene-", dir=servers.folder))
+        (folder / "effects").mkdir()
+        name = f"native_{uuid4().hex[:12]}"
+        further = clusters[1].create_database(name)
+        cleanup.callback(clusters[1].drop_database, name)
+        wanted = {**SETTINGS, "database_cluster_urls": further}
+        environment = {EFFECTS_VARIABLE: str(folder / "effects")}
+        stack = cleanup.enter_context(Stack(servers, wanted, Programs(), environment))
+        dsns = [stack.home.database_url, further]
+        for dsn in dsns:
+            watch(dsn)
+        client = httpx2.Client(
+            base_url=stack.settings.api_url, headers={"Authorization": f"Bearer {stack.key}"}, timeout=30
+        )
+        cleanup.callback(client.close)
+        # First of all, for the rest of the way out needs both.
+        cleanup.callback(revive, clusters)
+        yield Scene(stack, folder, dsns, client)
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_jobs_of_the_other_cluster_go_on_and_none_is_lost(scene: Scene, clusters: list[Postgres]) -> None:
+    for gone in (1, 0):
+        early = [job for _, job in (scene.submit("faults.nap") for _ in range(24)) if job]
+        clusters[gone].kill()
+        key, number = next(each for each in keys_of(gone) if each not in scene.used), next(scene.numbers)
+        _expect_only_its_own_to_stop(scene, gone, key, number, early)
+        clusters[gone].restart()
+        _expect_to_be_taken(scene, number, key)
+
+    ledger = judge(scene.evidence(), _SEED)
+
+    assert ledger.breaches == {}, ledger.line
+    assert ledger.terminal == ledger.accepted
+    assert [job for number, dsn in enumerate(scene.dsns) for job in ids_in(dsn) if cluster_of(job) != number] == []
+
+
+def _expect_to_be_taken(scene: Scene, number: int, key: str) -> None:
+    eventually(lambda: scene.send(number, "faults.noop", key)[0].status_code == 202, within_seconds=_BOUND_SECONDS)
+
+
+def _expect_only_its_own_to_stop(scene: Scene, gone: int, key: str, number: int, early: list[UUID]) -> None:
+    left = 1 - gone
+    # The first one to notice is in the broker alone, and gets its row when its cluster is back.
+    eventually(lambda: (job := scene.submit()[1]) and cluster_of(job) == gone, within_seconds=_BOUND_SECONDS)
+    meanwhile = [scene.submit() for _ in range(200)]
+    kept, kept_id = scene.submit(key=next(each for each in keys_of(left) if each not in scene.used))
+    assert [answer.status_code for answer, _ in meanwhile] == [202] * 200
+    assert {cluster_of(job) for _, job in meanwhile if job} == {left}
+    assert (kept.status_code, kept_id and cluster_of(kept_id)) == (202, left)
+    own = [job for job in early if cluster_of(job) == left]
+    eventually(
+        lambda: all(scene.succeeded(job) for _, job in meanwhile if job) and all(map(scene.succeeded, own)),
+        within_seconds=_BOUND_SECONDS,
+    )
+    foreign = next(job for job in early if cluster_of(job) == gone)
+    refused, _ = scene.send(number, "faults.noop", key)
+    reads = [scene.get(path) for path in (f"/v1/jobs/{foreign}", "/v1/jobs", "/v1/dead-letters")]
+    assert [answer.status_code for answer in (refused, *reads)] == [503] * 4
+    assert {answer.json()["code"] for answer in reads} == {"shard_unavailable"}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in (refused, *reads))

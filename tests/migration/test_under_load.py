@@ -1,0 +1,142 @@
+"""Migrations while a service is at work on the tables: nobody is refused, and nobody is held up for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import psycopg
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from api.app import create_app
+from taskplatform import settings
+from taskplatform.job import State
+from taskplatform.servers import Postgres
+from taskplatform.store.postgres.migrate import migrate
+from tests.fixtures.servers import Vhost
+from tests.fixtures.waiting import eventually
+from tests.integration.api.conftest import SECRET, TASKS, Service, declare, run_job, serving, with_store
+
+JOB = {"task": "anything", "args": [1]}
+CALLERS = 3
+ROUNDS = 15
+
+
+def revisions() -> tuple[str, str]:
+    config = Config()
+    config.set_main_option("script_location", "taskplatform.store:migrations")
+    newest = ScriptDirectory.from_config(config).get_revision("head")
+    return str(newest.down_revision), newest.revision
+
+
+@pytest.fixture
+def older(postgres: Postgres) -> Iterator[str]:
+    """The DSN of a database that is one revision behind."""
+    name = f"test_{uuid4().hex[:12]}"
+    dsn = postgres.create_database(name)
+    migrate(dsn, revision=revisions()[0])
+    yield dsn
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def loaded(older: str, vhost: Vhost) -> Iterator[Service]:
+    """A service on that database, with a few thousand jobs in it."""
+    with_store(older, lambda store: store.announce(TASKS))
+    own = settings.load({}, database_url=older, broker_url=vhost.url, signing_keys=SECRET)
+    declare(own)
+    with serving(create_app(own)) as url:
+        service = Service(url=url, settings=own, database=older)
+        for _ in range(3):
+            assert service.client().post("/v1/jobs:batch", json=[JOB] * 1000).status_code == 202
+        yield service
+        service.close()
+
+
+class Load:
+    """Callers who submit, read, list and cancel, and a worker who ends jobs, until told to stop."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.stop = Event()
+        self.rounds = 0
+        self.refused: list[tuple[int, str]] = []
+
+    def run(self) -> None:
+        client = self._service.client()
+        while not self.stop.is_set():
+            job_id = self._ask(client, "POST", "/v1/jobs", json=JOB)
+            self._ask(client, "GET", f"/v1/jobs/{job_id}")
+            self._ask(client, "GET", "/v1/jobs", params={"state": "queued"})
+            if self.rounds % 2:
+                self._ask(client, "POST", f"/v1/jobs/{job_id}:cancel")
+            else:
+                run_job(self._service.database, job_id, State.SUCCEEDED, result="1")
+            self.rounds += 1
+
+    def _ask(self, client: httpx2.Client, method: str, path: str, **parts: Any) -> str:
+        answer = client.request(method, path, **parts)
+        if not answer.is_success:
+            self.refused.append((answer.status_code, answer.text))
+        return str(answer.json().get("id"))
+
+
+def have(loads: Sequence[Load], rounds: Sequence[int]) -> bool:
+    return all(load.rounds >= wanted for load, wanted in zip(loads, rounds, strict=True))
+
+
+def revision_of(dsn: str) -> str:
+    with psycopg.connect(dsn) as link:
+        row = link.execute("SELECT version_num FROM alembic_version").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def test_no_request_fails_while_a_loaded_database_is_migrated(loaded: Service) -> None:
+    loads = [Load(loaded) for _ in range(CALLERS)]
+    before, newest = revisions()
+    assert revision_of(loaded.database) == before
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        runs = [threads.submit(load.run) for load in loads]
+        try:
+            eventually(lambda: have(loads, [ROUNDS] * CALLERS) or any(run.done() for run in runs), 60)
+            migrate(loaded.database)
+            ahead = [load.rounds + ROUNDS for load in loads]
+            eventually(lambda: have(loads, ahead) or any(run.done() for run in runs), 60)
+        finally:
+            for load in loads:
+                load.stop.set()
+        for run in runs:
+            run.result(60)
+
+    assert [load.refused for load in loads] == [[]] * CALLERS
+    assert revision_of(loaded.database) == newest
+
+
+def test_a_migration_that_does_not_get_its_table_steps_back_and_tries_again(older: str) -> None:
+    waiting: set[int] = set()
+    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+    with psycopg.connect(older) as holder, psycopg.connect(older, autocommit=True) as watcher:
+        holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        with ThreadPoolExecutor(1) as threads:
+            migration = threads.submit(migrate, older)
+            try:
+
+                def tried_twice() -> bool:
+                    waiting.update(pid for (pid,) in watcher.execute(query))
+                    return len(waiting) >= 2
+
+                eventually(tried_twice, within_seconds=30)
+            finally:
+                holder.rollback()
+            migration.result(60)
+
+    assert revision_of(older) == revisions()[1]

@@ -1,0 +1,1 @@
+"""The Celery side of taskplatform: worker processes that claim, run and finish jobs in batches."""

@@ -1,0 +1,261 @@
+"""Celery's consumer, rebuilt where it matters: no message kills it, a lost broker does not stop it, and it drains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from celery.exceptions import WorkerShutdown
+from celery.worker import loops
+from celery.worker import state as worker_state
+from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
+from kombu import Queue
+from kombu.exceptions import OperationalError
+
+from taskplatform.telemetry import logger
+from taskplatform.topology import queues
+from workers.acks import Acks
+from workers.deliveries import Deliveries
+from workers.held import Tag
+from workers.mail import Mail
+from workers.parent import Parent, Receipts
+
+# The stubs do not know it.
+_Blueprint: Any = Consumer.Blueprint
+
+_PASS_SECONDS = 0.05
+_RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
+_LAST_WORDS_SECONDS = 5.0
+_PREFETCH_LEVELS = (8, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_535)
+_RAISE_SECONDS = 0.2
+_LOWER_SECONDS = 5.0
+
+_log = logger(__name__)
+
+
+class AmqpReceipts:
+    """Settles deliveries on one AMQP channel, many with one frame."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._acks = Acks()
+
+    def received(self, tag: Tag) -> None:
+        """See Receipts."""
+        self._acks.received(int(tag))
+
+    def ack(self, tags: Sequence[Tag]) -> None:
+        """See Receipts."""
+        for tag in tags:
+            self._acks.settle(int(tag))
+
+    def reject(self, tags: Sequence[Tag]) -> None:
+        """See Receipts."""
+        for tag in tags:
+            self._acks.rejected(int(tag))
+            self._channel.basic_reject(int(tag), requeue=False)
+
+    def flush(self) -> None:
+        """See Receipts."""
+        settled = self._acks.take()
+        if settled.up_to is not None:
+            self._channel.basic_ack(settled.up_to, multiple=True)
+        for tag in settled.singles:
+            self._channel.basic_ack(tag)
+
+
+class RedisReceipts:
+    """Settles deliveries on a channel of kombu's Redis transport."""
+
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
+        self._done: list[Tag] = []
+
+    def received(self, tag: Tag) -> None:
+        """See Receipts."""
+
+    def ack(self, tags: Sequence[Tag]) -> None:
+        """See Receipts."""
+        self._done += tags
+
+    def reject(self, tags: Sequence[Tag]) -> None:
+        """See Receipts."""
+        for tag in tags:
+            self._channel.basic_reject(tag, requeue=False)
+
+    def flush(self) -> None:
+        """See Receipts."""
+        if self._done:
+            self._channel.qos.ack_all(self._done)
+            self._done = []
+
+
+class HotConsumer(Consumer):
+    """Hands every message to the worker's parent, and keeps the event loop turning while the broker is away."""
+
+    class Blueprint(_Blueprint):
+        """The steps of a consumer without delayed delivery (jobs wait in Postgres) and remote control (see Remote)."""
+
+        default_steps = tuple(
+            step for step in _Blueprint.default_steps if not step.endswith((":DelayedDelivery", ":Agent", ":Control"))
+        )
+
+    # Set by Celery.
+    app: Any
+    controller: Any
+    hub: Any
+    connection: Any
+    task_consumer: Any
+    qos: Any
+    connection_errors: tuple[type[Exception], ...]
+    channel_errors: tuple[type[Exception], ...]
+
+    parent: Parent
+    _prefetch = _PREFETCH_LEVELS[0]
+    _prefetch_changed = 0.0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.parent = self.controller.parent
+        self.initial_prefetch_count = self._prefetch
+        self._mail = Mail(self.parent, self.app.settings.signing_secrets())
+
+    def update_strategies(self) -> None:
+        """Nothing here needs Celery's strategies; the children build their own tracers."""
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """Connect, and meanwhile run on: outcomes are recorded and the lease is kept while the broker is away."""
+        for tried in range(1_000_000_000):
+            maybe_shutdown()
+            try:
+                conn.ensure_connection(max_retries=max(len(conn.alt), 1), interval_start=0, interval_step=0)
+            except (OperationalError, *conn.recoverable_connection_errors) as error:
+                if tried in (0, 1) or tried % 30 == 0:
+                    _log.warning("the broker cannot be reached, will try again", error=str(error))
+                self._turn_for(_RECONNECT_SECONDS[min(tried, len(_RECONNECT_SECONDS) - 1)])
+            else:
+                self._declare(conn)
+                self.first_connection_attempt = False
+                self.broker_connection_retry_attempt = 0
+                return conn
+        return conn
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
+        """Take up work on a fresh channel; called at every consumer start."""
+        channel = self.task_consumer.channel
+        amqp = self.connection.transport.driver_type == "amqp"
+        receipts: Receipts = AmqpReceipts(channel) if amqp else RedisReceipts(channel)
+        parent = self.parent
+        if amqp:
+            wire = self.connection.connection
+            wire.quick_channel = channel.channel_id
+            wire.deliveries = Deliveries(channel.channel_id, channel.callbacks, self._mail)
+        parent.channel_lost()
+        parent.attach(self.hub, receipts)
+        self.hub.call_later(_RAISE_SECONDS, self._adapt_prefetch, receipts)
+
+        def on_message(message: Any) -> None:
+            body = message.body
+            raw = body if isinstance(body, bytes) else str(body or "").encode("utf-8", "surrogatepass")
+            content = {"content_type": message.content_type, "content_encoding": message.content_encoding}
+            parent.received(message.headers, bytes(raw), content, message.delivery_tag)
+
+        return on_message
+
+    def loop(self, *args: Any) -> None:
+        """Run Celery's event loop; a warm shutdown drains before it goes on."""
+        try:
+            loops.asynloop(*args)
+        except WorkerShutdown:
+            self._drain()
+            raise
+        except Exception:
+            self.parent.channel_lost()
+            raise
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Dead-letter what kombu itself could not read."""
+        _log.warning("an undecodable message was rejected", error=str(exc)[:500])
+        message.reject_log_error(_log, self.connection_errors)
+
+    def on_close(self) -> None:
+        """Nothing is dropped with a connection: what is claimed runs on."""
+
+    def _declare(self, conn: Any) -> None:
+        with conn.channel() as channel:
+            for one in queues([self.app.settings.worker_pool]):
+                Queue(one.name, queue_arguments=dict(one.arguments), durable=True, channel=channel).declare()
+
+    def _adapt_prefetch(self, receipts: Receipts) -> None:
+        # A slow task must not hoard messages that other workers could run; a quick one must not wait for them.
+        parent = self.parent
+        if not parent.has(receipts) or parent.pipeline.draining:
+            return
+        self.hub.call_later(_RAISE_SECONDS, self._adapt_prefetch, receipts)
+        wanted = parent.pipeline.prefetch_jobs()
+        level = next((one for one in _PREFETCH_LEVELS if one >= wanted), _PREFETCH_LEVELS[-1])
+        since = time.monotonic() - self._prefetch_changed
+        if level == self._prefetch or since < (_RAISE_SECONDS if level > self._prefetch else _LOWER_SECONDS):
+            return
+        self._prefetch, self._prefetch_changed = level, time.monotonic()
+        self.initial_prefetch_count = level
+        self.qos.value = self.qos.prev = level
+        self.task_consumer.cancel()
+        self.task_consumer.qos(prefetch_count=level, apply_global=False)
+        self.task_consumer.consume()
+
+    def _turn_for(self, seconds: float) -> None:
+        hub = self.hub
+        if hub is None:
+            time.sleep(seconds)
+            return
+        self.parent.attach(hub, None)
+        self._turn_until(lambda: False, seconds)
+
+    def _turn_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        hub = self.hub
+        deadline = time.monotonic() + seconds
+        passing = hub.create_loop()
+        while not done() and time.monotonic() < deadline:
+            hub.call_later(_PASS_SECONDS, _nothing)
+            try:
+                next(passing)
+            except StopIteration:
+                passing = hub.create_loop()
+            except self.connection_errors + self.channel_errors as error:
+                _log.info("the broker went away", error=str(error))
+                self.parent.channel_lost()
+                hub.reset()
+                self.parent.attach(hub, None)
+                passing = hub.create_loop()
+        return done()
+
+    def _drain(self) -> None:
+        parent = self.parent
+        _log.info("draining", claimed=parent.pipeline.taken)
+        try:
+            self.task_consumer.cancel()
+        except self.connection_errors + self.channel_errors:
+            parent.channel_lost()
+        parent.drain()
+        settings = self.app.settings
+        if not self._turn_until(
+            lambda: parent.drained or bool(worker_state.should_terminate), settings.worker_drain_seconds
+        ):
+            _log.warning("jobs are still running after the drain time and are given back", jobs=parent.pipeline.taken)
+        if not parent.drained:
+            parent.pool.kill_all()
+            self._turn_until(lambda: parent.drained, _LAST_WORDS_SECONDS)
+        ended: list[bool] = []
+        parent.end(lambda: ended.append(True))
+        self._turn_until(lambda: bool(ended), _LAST_WORDS_SECONDS)
+        # One more pass for acknowledgements that follow the last commit.
+        self._turn_until(lambda: False, _PASS_SECONDS)
+        parent.close()
+        _log.info("drained")
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,124 @@
+"""What an attempt's outcome means for its job: pure decisions, ready to be recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID
+
+import msgspec
+
+from taskplatform.job import AttemptEnd, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
+from taskplatform.retry import GiveUp, Retry, TryAgain, decide, decide_crash
+from taskplatform.store.contract import Ended, Ending, GivenBack, PutOff
+
+MOST_ATTEMPTS = 1000
+"""Stands for "no bound" where the task itself counts its retries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traits:
+    """What a worker has to know about a task; `counts_retries` is set for plain Celery tasks: they count themselves."""
+
+    policy: Retry
+    max_attempts: int
+    counts_retries: bool = False
+    soft_limit_seconds: float | None = None
+    hard_limit_seconds: float | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt as it ended. Times are epoch seconds; `failures` and `crashes` were charged before it."""
+
+    id: UUID
+    attempt: int
+    failures: int
+    crashes: int
+    max_attempts: int
+    started: float
+    stopped: float
+    outcome: Outcome
+
+
+def conclude(run: Run, traits: Traits, *, crash_limit: int, random: Random) -> Ended | PutOff:
+    """Decide what becomes of a job after this attempt."""
+    match run.outcome:
+        case Succeeded(result=result):
+            return Ended(
+                id=run.id,
+                attempt=run.attempt,
+                state=State.SUCCEEDED,
+                end=AttemptEnd.SUCCEEDED,
+                started=run.started,
+                stopped=run.stopped,
+                result=result,
+            )
+        case Failed(failure=failure):
+            return _conclude_failure(run, failure, traits, crash_limit, random)
+
+
+def error_text(failure: Failure) -> str:
+    """Write a failure as the JSON text that records and readers share."""
+    return msgspec.json.encode(
+        {
+            "trouble": failure.trouble,
+            "type": failure.error_types[0] if failure.error_types else None,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
+    ).decode()
+
+
+def unstorable(ending: Ending, detail: str) -> Ending:
+    """Give the ending of a job whose own ending Postgres refuses to store."""
+    if isinstance(ending, GivenBack):
+        return ending
+    failure = Failure(trouble=Trouble.BAD_RESULT, message=f"the outcome cannot be stored: {detail}")
+    return Ended(
+        id=ending.id,
+        attempt=ending.attempt,
+        state=State.DEAD,
+        end=AttemptEnd.FAILED,
+        started=ending.started,
+        stopped=ending.stopped,
+        reason=Reason.NOT_RETRYABLE,
+        error=error_text(failure),
+        failed=1,
+    )
+
+
+def _conclude_failure(run: Run, failure: Failure, traits: Traits, crash_limit: int, random: Random) -> Ended | PutOff:
+    crashed = failure.trouble is Trouble.CRASH
+    if crashed:
+        decision = decide_crash(traits.policy, crashes=run.crashes + 1, crash_limit=crash_limit, random=random)
+    else:
+        counted = traits.counts_retries and failure.trouble is Trouble.RETRY_LATER
+        bound = MOST_ATTEMPTS if counted else run.max_attempts
+        decision = decide(traits.policy, failure, failures=run.failures + 1, max_attempts=bound, random=random)
+    end = AttemptEnd.CRASHED if crashed else AttemptEnd.FAILED
+    match decision:
+        case GiveUp(reason=reason):
+            return Ended(
+                id=run.id,
+                attempt=run.attempt,
+                state=State.DEAD,
+                end=end,
+                started=run.started,
+                stopped=run.stopped,
+                reason=reason,
+                error=error_text(failure),
+                failed=int(not crashed),
+                crashed=int(crashed),
+            )
+        case TryAgain(after_seconds=wait):
+            return PutOff(
+                id=run.id,
+                attempt=run.attempt,
+                wait_seconds=wait,
+                end=end,
+                started=run.started,
+                stopped=run.stopped,
+                error=error_text(failure),
+                failed=int(not crashed),
+                crashed=int(crashed),
+            )

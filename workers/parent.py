@@ -1,0 +1,391 @@
+"""The parent of a worker: joins messages, store, pool and acknowledgements, and decides when each is asked."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from uuid import UUID
+
+from taskplatform.job import AttemptEnd, Envelope, Outcome
+from taskplatform.payload import Unfit, admit
+from taskplatform.settings import Settings
+from taskplatform.store.contract import Claimed, Ended, Lease, PutOff
+from taskplatform.store.statements import call, read_turn, turn_calls
+from taskplatform.telemetry import Metrics, logger
+from taskplatform.tracing import trace_id_of
+from workers.events import Events
+from workers.figures import Figures, TurnFigures
+from workers.floor import Pool
+from workers.held import Held, Settlement, Tag, Turn
+from workers.line import Line
+from workers.link import Answer, NotAtHome, Refused, Row, Rows
+from workers.loop import Loop
+from workers.pipeline import Pipeline
+from workers.registry import Registry
+from workers.spans import Spans
+
+LINGER_SECONDS = 0.005
+FAINT_SECONDS = 30.0
+"""A worker whose event loop did not turn for so long is not called alive; connecting to a broker may take a while."""
+_WELL_FILLED = 8
+_WATCH_SECONDS = 1.0
+
+_log = logger(__name__)
+
+
+class Receipts(Protocol):
+    """How deliveries are settled with the broker."""
+
+    def received(self, tag: Tag) -> None:
+        """Note a delivery."""
+
+    def ack(self, tags: Sequence[Tag]) -> None:
+        """Note that these may be acknowledged."""
+
+    def reject(self, tags: Sequence[Tag]) -> None:
+        """Dead-letter these at once."""
+
+    def flush(self) -> None:
+        """Acknowledge what was noted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a parent is made of."""
+
+    settings: Settings
+    name: str
+    registry: Registry
+    pipeline: Pipeline
+    pool: Pool
+    lines: Sequence[Line]
+    metrics: Metrics
+    events: Events
+    spans: Spans | None = None
+
+
+class Parent:
+    """Runs turns: what has ended is recorded and what may run is claimed in one commit, and the acks follow it.
+
+    While Postgres is away it holds outcomes and acks, and claims nothing: one turn at most is on its way to a cluster.
+    Each of several clusters has a line and turns of its own, and one in trouble holds up no other's.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._settings = parts.settings
+        self._name = parts.name
+        self._registry = parts.registry
+        self.pipeline = parts.pipeline
+        self.pool = parts.pool
+        self._lines = parts.lines
+        self._figures = Figures(parts.metrics)
+        self._figures.show(parts.pipeline, parts.pool.num_processes)
+        self.events = parts.events
+        self._spans = parts.spans
+        self._keys = parts.settings.signing_secrets()
+        self._receipts: Receipts | None = None
+        self._due = False
+        self._full = False
+        self._started = False
+        self._beat_at = time.monotonic()
+        loop = parts.pool.loop
+        self._loop: Loop = loop
+        self._linger = loop.alarm(self._take_turn)
+        self._lease = loop.alarm(self._renew)
+        self._watch = loop.alarm(self._look_for_lost)
+        self.pool.floor = self
+
+    def attach(self, hub: Any, receipts: Receipts | None) -> None:
+        """Go on with this hub, and with the channel that `receipts` writes to; None while the broker is away."""
+        self._receipts = receipts
+        self._loop.attach(hub)
+        for line in self._lines:
+            line.link.poll()
+        if not self._started:
+            self._started = True
+            for line in self._lines:
+                line.start(self._registry.specs, self)
+            self._lease.set(self._settings.lease_renew_seconds)
+            self._watch.set(_WATCH_SECONDS)
+        self.free()
+        self.wake()
+
+    def has(self, receipts: Receipts) -> bool:
+        """Tell whether this is the present channel."""
+        return self._receipts is receipts
+
+    def channel_lost(self) -> None:
+        """The channel is gone: what it delivered will come again."""
+        self._receipts = None
+        self.pipeline.channel_lost()
+
+    def received(
+        self, headers: Mapping[str, Any], body: bytes, properties: Mapping[str, Any], tag: Tag
+    ) -> Envelope | None:
+        """Check a message, and take it in or reject it; gives its envelope in the first case. No message raises."""
+        receipts = self._receipts
+        if receipts is None:
+            return None
+        receipts.received(tag)
+        try:
+            envelope = admit(
+                headers, body, properties, self._keys, allow_unsigned=self._settings.allow_unsigned_messages
+            )
+        except Unfit as unfit:
+            self._reject(receipts, tag, unfit.reason, str(unfit))
+        except Exception as error:
+            # Whatever a message is made of, it must not end the worker.
+            self._reject(receipts, tag, "malformed", f"{type(error).__name__}: {error}")
+        else:
+            return envelope if self._admit(receipts, envelope, tag) else None
+        return None
+
+    def admitted(self, envelope: Envelope, tag: Tag) -> None:
+        """Take in a message that was checked."""
+        receipts = self._receipts
+        if receipts is not None:
+            receipts.received(tag)
+            self._admit(receipts, envelope, tag)
+
+    def outcome(self, held: Held, outcome: Outcome, started: float, stopped: float, seconds: float) -> None:
+        """See Floor."""
+        self.pipeline.pace.observe(held.envelope.task, seconds)
+        self._figures.ran(held.envelope.task, seconds)
+        self._settle(self.pipeline.ended(held, outcome, started, stopped))
+        self.wake()
+
+    def unstarted(self, jobs: Sequence[Held]) -> None:
+        """See Floor."""
+        self._settle(self.pipeline.put_back(jobs))
+        self.wake()
+
+    def interrupted(self, held: Held) -> None:
+        """See Floor."""
+        self.pipeline.interrupted(held)
+        self.wake()
+
+    def free(self) -> None:
+        """See Floor."""
+        pipeline, pool = self.pipeline, self.pool
+        if pipeline.backlog and self._claims_may_be_lost():
+            return
+        while pipeline.backlog and pool.room():
+            chunk = pipeline.take_chunk()
+            if not pool.hand_over(chunk, quick=not pipeline.runs_alone(chunk[0])):
+                self._settle(pipeline.put_back(chunk))
+                break
+            if self.events.on:
+                self.events.handed(chunk)
+
+    def wake(self) -> None:
+        """See to it that a turn is taken soon."""
+        if self._due or self._linger.is_set or not any(line.free for line in self._lines):
+            return
+        if self._full:
+            self._linger.set(LINGER_SECONDS)
+        else:
+            self._due = True
+            self._loop.call_soon(self._take_turn)
+
+    def drain(self) -> None:
+        """Claim nothing more and give back what has not started."""
+        self.pipeline.drain()
+        self._renew()
+        self.wake()
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing is claimed and everything is recorded."""
+        return self.pipeline.idle and all(line.turn is None for line in self._lines)
+
+    def end(self, ended: Callable[[], None]) -> None:
+        """Give up the lease; `ended` is called when that is recorded."""
+        self._lease.clear()
+        self._watch.clear()
+        left = [line.number for line in self._lines]
+
+        def answered(_: Answer) -> None:
+            left.pop()
+            if not left:
+                ended()
+
+        for line in self._lines:
+            line.ask([call("end_lease", self._name)], answered)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._linger.clear()
+        for line in self._lines:
+            line.link.close()
+
+    @property
+    def begun(self) -> bool:
+        """Whether this worker's tasks were ever announced."""
+        return any(line.announced for line in self._lines)
+
+    @property
+    def ready(self) -> bool:
+        """Whether this worker takes work now, and its tasks are announced."""
+        within_reach = self._receipts is not None and any(line.link.connected for line in self._lines)
+        return within_reach and self.begun and self.pool.responsive and not self.pipeline.draining
+
+    @property
+    def alive(self) -> bool:
+        """Whether the event loop turned lately."""
+        return not self._started or time.monotonic() - self._beat_at < FAINT_SECONDS
+
+    def _admit(self, receipts: Receipts, envelope: Envelope, tag: Tag) -> bool:
+        if envelope.task not in self._registry.traits:
+            self._reject(receipts, tag, "unknown_task", f"no task {envelope.task!r} here")
+            return False
+        self.pipeline.receive(envelope, tag)
+        self.wake()
+        return True
+
+    def _reject(self, receipts: Receipts, tag: Tag, reason: str, detail: str) -> None:
+        _log.warning("a message was rejected", reason=reason, detail=detail[:500])
+        receipts.reject([tag])
+
+    def _settle(self, settlement: Settlement) -> None:
+        receipts = self._receipts
+        if receipts is None or not (settlement.ack or settlement.reject):
+            return
+        receipts.ack(settlement.ack)
+        if settlement.reject:
+            receipts.reject(settlement.reject)
+        self._loop.call_soon(lambda: self._flush(receipts))
+
+    def _flush(self, receipts: Receipts) -> None:
+        if receipts is self._receipts:
+            receipts.flush()
+
+    def _take_turn(self) -> None:
+        self._due = self._full = False
+        for line in self._lines:
+            if line.free and (turn := self.pipeline.next_turn(line.number)) is not None:
+                self._full = self._full or turn.size >= _WELL_FILLED
+                self._send(line, turn)
+
+    def _send(self, line: Line, turn: Turn) -> None:
+        line.turn = turn
+        line.asked_at = time.time()
+        calls = turn_calls(turn.endings, turn.claim)
+        # A cluster that lost a shard has no row of its jobs, and knew the new map before that: it has to tell at once.
+        news = line.news() if turn.claim else []
+        line.ask([*calls, *news], lambda answer: self._answered(line, turn, calls, answer))
+
+    def _answered(self, line: Line, turn: Turn, calls: Sequence[Any], answer: Answer) -> None:
+        line.turn = None
+        match answer:
+            case Rows(rows=rows):
+                if len(rows) > len(calls):
+                    line.learn(rows[-1])
+                recorded, claimed = read_turn(calls, rows[: len(calls)])
+                self._count(turn, line.asked_at, recorded, claimed)
+                self._settle(self.pipeline.answered(turn, claimed))
+            case Refused(detail=detail):
+                _log.warning("Postgres refused a value of a turn", jobs=turn.size, error=detail)
+                self._settle(self.pipeline.refused(turn, detail))
+            case NotAtHome():
+                line.renew()
+                self.pipeline.not_at_home(turn)
+        self.resume()
+
+    def _count(self, turn: Turn, began: float, recorded: set[UUID], claimed: Sequence[Claimed]) -> None:
+        envelope_of = self.pipeline.envelope_of
+        endings = [(envelope_of(ending.id), ending) for ending in turn.endings if ending.id in recorded]
+        started = [(envelope_of(claim.id), claim) for claim in claimed]
+        self._figures.turn(TurnFigures(size=turn.size, recorded=endings, claimed=started))
+        self.events.turned(endings, started)
+        if self._spans is not None:
+            self._spans.turned(began, endings, started)
+        for envelope, ending in endings:
+            if isinstance(ending, Ended | PutOff) and ending.end is not AttemptEnd.SUCCEEDED:
+                _log_failure(ending, envelope)
+
+    def own_lease(self) -> Lease:
+        """See Keeper."""
+        return Lease(
+            worker=self._name,
+            pool=self._settings.worker_pool,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            processes=self.pool.num_processes,
+            lease_seconds=self._settings.lease_seconds,
+            draining=self.pipeline.draining,
+            running=self.pipeline.taken,
+            waiting=self.pipeline.waiting,
+        )
+
+    def attempts(self, number: int) -> list[tuple[UUID, int]]:
+        """See Keeper."""
+        return self.pipeline.attempts(number)
+
+    def resume(self) -> None:
+        """See Keeper."""
+        self.free()
+        self.wake()
+
+    def moved(self) -> None:
+        """See Keeper."""
+        self.pipeline.moved()
+
+    def _renew(self) -> None:
+        self._lease.set(self._settings.lease_renew_seconds)
+        for line in self._lines:
+            line.renew()
+
+    def _claims_may_be_lost(self) -> bool:
+        # Ask before anything starts; but what an absent cluster keeps must not hold up the jobs of others.
+        held_up = False
+        for line in self._lines:
+            if line.may_have_lapsed():
+                if line.away:
+                    self.pipeline.withdraw(line.number)
+                else:
+                    held_up = True
+        return held_up
+
+    def _look_for_lost(self) -> None:
+        self._watch.set(_WATCH_SECONDS)
+        self._beat_at = time.monotonic()
+        for line in self._lines:
+            if line.look():
+                _log.warning("a Postgres cluster is away or back", cluster=line.number, away=line.away)
+                self.pipeline.away(line.number, away=line.away)
+                self.resume()
+        if self.pipeline.strangers:
+            self.pipeline.moved()
+            self.resume()
+
+    def lost(self, number: int, rows: Sequence[Row]) -> None:
+        """See Keeper."""
+        held_now = dict(self.pipeline.attempts(number))
+        gone = [UUID(row[0]) for row in rows if row[0] and held_now.get(UUID(row[0])) == int(row[1] or 0)]
+        running, settlement = self.pipeline.lost(gone)
+        self.events.lost(gone)
+        self._settle(settlement)
+        for held in running:
+            _log.info("a running job lost its row and is stopped", job_id=str(held.envelope.id))
+            self.pool.stop_job(held)
+
+
+def _log_failure(ending: Ended | PutOff, envelope: Envelope) -> None:
+    facts = {
+        "job_id": str(ending.id),
+        "task": envelope.task,
+        "attempt": ending.attempt,
+        "tenant": envelope.tenant,
+        "end": str(ending.end),
+    }
+    if envelope.trace is not None:
+        facts["trace_id"] = trace_id_of(envelope.trace)
+    match ending:
+        case Ended(reason=reason):
+            _log.warning("a job is dead", reason=str(reason), **facts)
+        case PutOff(wait_seconds=wait):
+            _log.info("an attempt failed, the job will be tried again", wait_seconds=round(wait, 3), **facts)

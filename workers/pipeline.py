@@ -1,0 +1,400 @@
+"""What a worker's parent holds and what it does next: waiting, claimed, running and ended jobs, without any I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from random import Random
+from typing import TypeVar
+from uuid import UUID
+
+from taskplatform.job import Envelope, Outcome
+from taskplatform.shards import Homes
+from taskplatform.store.contract import Claimed, ClaimRequest, GivenBack
+from workers.chunks import next_chunk, runs_alone
+from workers.endings import Run, Traits, conclude, unstorable
+from workers.held import Held, Lane, Limits, Settlement, Stage, Tag, Turn
+from workers.pace import Pace
+
+T = TypeVar("T")
+_MOST_SLOW_AHEAD = 32
+
+
+class Pipeline:
+    """The jobs of one worker process from their message to their acknowledgement.
+
+    A job is claimed at most `window_seconds` of work ahead and in the order of priority. A suspect, which may have
+    killed a whole worker, is claimed and run with nothing else beside it. With `homes`, the jobs of each Postgres
+    cluster have a lane of their own.
+    """
+
+    def __init__(
+        self, worker: str, limits: Limits, traits: Mapping[str, Traits], random: Random, homes: Homes | None = None
+    ) -> None:
+        self.pace = Pace()
+        self.draining = False
+        self._worker = worker
+        self._limits = limits
+        self._traits = traits
+        self._random = random
+        self._held: dict[UUID, Held] = {}
+        self._later: dict[UUID, list[tuple[Envelope, Tag]]] = {}
+        self._homes = homes
+        self._lanes = [Lane() for _ in range(1 if homes is None else homes.clusters)]
+        self._ready: deque[Held] = deque()
+        self._taken: dict[UUID, Held] = {}
+        self._expected = 0.0
+        self._exclusive = False
+        self._tokens = 0
+
+    @property
+    def backlog(self) -> int:
+        """How many claimed jobs wait for a child."""
+        return len(self._ready)
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait to be claimed."""
+        return sum(map(len, self._queues()))
+
+    @property
+    def taken(self) -> int:
+        """How many jobs are claimed, or being claimed, and have no outcome yet."""
+        return len(self._taken)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is claimed and no ending waits to be recorded."""
+        return all(held.stage is Stage.WAITING for held in self._held.values())
+
+    def receive(self, envelope: Envelope, tag: Tag) -> None:
+        """Take a message in.
+
+        A second message of a job that waits is settled with the first. One of a job that is claimed already may be the
+        start of the next attempt: it waits until this one is over.
+        """
+        known = self._held.get(envelope.id)
+        if known is None:
+            held = Held(envelope=envelope, traits=self._traits[envelope.task], tags=[tag], lane=self._home(envelope.id))
+            self._held[envelope.id] = held
+            self._wait(held)
+        elif known.stage is Stage.WAITING:
+            known.tags.append(tag)
+        else:
+            self._later.setdefault(envelope.id, []).append((envelope, tag))
+
+    def channel_lost(self) -> None:
+        """The broker will hand out every unsettled message again: forget what only waits, and all tags."""
+        for queue in self._queues():
+            for held in queue:
+                del self._held[held.envelope.id]
+            queue.clear()
+        self._later.clear()
+        for held in self._held.values():
+            held.tags.clear()
+
+    def next_turn(self, number: int = 0) -> Turn | None:
+        """Give what to tell and ask the store of a lane next; None when there is nothing."""
+        lane = self._lanes[number]
+        if lane.refused:
+            return lane.refused.popleft()
+        claim = self._claim(chosen) if (chosen := self._choose(lane)) else None
+        endings, lane.endings = tuple(lane.endings), []
+        return Turn(endings=endings, claim=claim, lane=number) if claim or endings else None
+
+    def answered(self, turn: Turn, claimed: Sequence[Claimed]) -> Settlement:
+        """Take in the store's answer to a turn that was committed."""
+        settlement = Settlement()
+        for ending in turn.endings:
+            self._over(self._held[ending.id], settlement)
+        if turn.claim is not None:
+            given = {claim.id: claim for claim in claimed}
+            for job_id, _ in turn.claim.wanted:
+                held = self._held[job_id]
+                claim = given.get(job_id)
+                if claim is not None:
+                    self._start(held, claim)
+                    continue
+                self._let_go(held)
+                if (home := self._home(job_id)) == turn.lane:
+                    self._over(held, settlement)
+                else:
+                    # It was looked for where it was at home before.
+                    held.lane = home
+                    self._wait(held)
+        return settlement
+
+    def refused(self, turn: Turn, detail: str) -> Settlement:
+        """Take in that Postgres refused a turn over its data: halve it, until the one bad value is alone.
+
+        A bad ending becomes one that can be stored; a message that cannot be claimed is rejected.
+        """
+        endings, claim, lane = turn.endings, turn.claim, turn.lane
+        if endings and claim is not None:
+            parts = [Turn(endings=endings, claim=None, lane=lane), Turn(endings=(), claim=claim, lane=lane)]
+        elif len(endings) > 1:
+            parts = [Turn(endings=tuple(part), claim=None, lane=lane) for part in _halves(endings)]
+        elif claim is not None and len(claim.wanted) > 1:
+            wanted = [self._held[job_id] for job_id, _ in claim.wanted]
+            parts = [Turn(endings=(), claim=self._claim(part), lane=lane) for part in _halves(wanted)]
+        elif claim is not None:
+            return self._reject(self._held[claim.wanted[0][0]])
+        else:
+            parts = [Turn(endings=(unstorable(ending, detail),), claim=None, lane=lane) for ending in endings]
+        self._lanes[lane].refused.extendleft(reversed(parts))
+        return Settlement()
+
+    def not_at_home(self, turn: Turn) -> None:
+        """Take in that a cluster is not, or no longer, the home of a job that it was asked to make a row of.
+
+        Nothing of the turn happened. Its endings are told again, alone, as they cannot be refused so; its claims asked
+        where the jobs are at home now, those refused by their very home after `moved`.
+        """
+        lane = self._lanes[turn.lane]
+        if turn.endings:
+            lane.refused.append(Turn(endings=turn.endings, claim=None, lane=turn.lane))
+        for job_id, _ in turn.claim.wanted if turn.claim else ():
+            held = self._held[job_id]
+            self._let_go(held)
+            held.lane = self._home(job_id)
+            self._wait(held, stranger=held.envelope.series is None and held.lane == turn.lane)
+
+    def moved(self) -> None:
+        """Go by the newest shard map from now on: what waits, waits for the cluster where it is at home."""
+        waiting = [held for queue in self._queues() for held in queue]
+        for queue in self._queues():
+            queue.clear()
+        for held in waiting:
+            held.lane = self._home(held.envelope.id)
+            self._wait(held)
+
+    @property
+    def strangers(self) -> bool:
+        """Whether jobs wait because the cluster where the map says they are at home refused them."""
+        return any(lane.strangers for lane in self._lanes)
+
+    def away(self, number: int, *, away: bool) -> None:
+        """Take in whether a cluster answers: what an absent one was asked to claim takes no room from others' jobs."""
+        self._lanes[number].away = away
+        for held in [held for held in self._taken.values() if held.lane == number and held.stage is Stage.CLAIMING]:
+            self._let_go(held)
+
+    def withdraw(self, number: int) -> None:
+        """Give back what is claimed in a lane and has not started: its claims may be lost by now."""
+        for held in [held for held in self._ready if held.lane == number]:
+            self._ready.remove(held)
+            self._give_back(held)
+
+    def take_chunk(self) -> list[Held]:
+        """Give the next jobs for one child: about 10 ms of quick ones, or a single other one; empty when none is."""
+        return next_chunk(self._ready, self._limits, self.pace)
+
+    def runs_alone(self, held: Held) -> bool:
+        """Tell whether a job must not share a chunk with others."""
+        return runs_alone(held, self.pace)
+
+    def put_back(self, jobs: Iterable[Held]) -> Settlement:
+        """Take back claimed jobs that no child has started: they are the next to run, or given back in a drain."""
+        settlement = Settlement()
+        for held in reversed(list(jobs)):
+            if held.lost:
+                self._let_go(held)
+                self._over(held, settlement)
+            elif self.draining:
+                self._give_back(held)
+            else:
+                held.stage = Stage.READY
+                self._ready.appendleft(held)
+        return settlement
+
+    def ended(self, held: Held, outcome: Outcome, started: float, stopped: float) -> Settlement:
+        """Take in how an attempt ended; times are epoch seconds. One that lost its job has nothing to record."""
+        settlement = Settlement()
+        self._let_go(held)
+        if held.lost:
+            self._over(held, settlement)
+            return settlement
+        run = Run(
+            id=held.envelope.id,
+            attempt=held.attempt,
+            failures=held.failures,
+            crashes=held.crashes,
+            max_attempts=held.max_attempts,
+            started=started,
+            stopped=max(started, stopped),
+            outcome=outcome,
+        )
+        held.stage = Stage.ENDING
+        ending = conclude(run, held.traits, crash_limit=self._limits.crash_limit, random=self._random)
+        self._lanes[held.lane].endings.append(ending)
+        return settlement
+
+    def interrupted(self, held: Held) -> None:
+        """Give a started job back that was stopped through no fault of its own."""
+        self._give_back(held)
+
+    def attempts(self, number: int = 0) -> list[tuple[UUID, int]]:
+        """Give every attempt of a lane that is claimed and has no outcome yet."""
+        return [
+            (held.envelope.id, held.attempt)
+            for held in self._taken.values()
+            if held.stage in (Stage.READY, Stage.RUNNING) and held.lane == number and not held.lost
+        ]
+
+    def lost(self, ids: Collection[UUID]) -> tuple[list[Held], Settlement]:
+        """Take in which attempts lost their job; gives those that a child has, which are to be stopped."""
+        settlement = Settlement()
+        running: list[Held] = []
+        for job_id in ids:
+            held = self._taken.get(job_id)
+            if held is None:
+                continue
+            held.lost = True
+            if held.stage is Stage.READY:
+                self._ready.remove(held)
+                self._let_go(held)
+                self._over(held, settlement)
+            elif held.stage is Stage.RUNNING:
+                running.append(held)
+        return running, settlement
+
+    def envelope_of(self, job_id: UUID) -> Envelope:
+        """Give the envelope of a job that is held."""
+        return self._held[job_id].envelope
+
+    def claimed(self) -> list[Held]:
+        """Give the jobs that are claimed, or being claimed, and have no outcome yet; safe from any thread."""
+        return list(self._taken.values())
+
+    def window_jobs(self) -> int:
+        """How many jobs of the present kind are worth having at hand."""
+        return self._limits.fitting(self.pace.typical_seconds)
+
+    def prefetch_jobs(self) -> int:
+        """How many messages are worth having at hand: twice the window, but no hoard of slow jobs.
+
+        Those of a cluster that is away are held beside them, so that they keep no others out.
+        """
+        window = self.window_jobs()
+        slots = self._limits.processes
+        away = any(lane.away for lane in self._lanes)
+        aside = sum(self._lanes[held.lane].away for held in self._held.values()) if away else 0
+        return aside + window + (window if window > slots else min(slots, _MOST_SLOW_AHEAD))
+
+    def drain(self) -> None:
+        """Claim nothing from now on, and give back what has not started."""
+        self.draining = True
+        while self._ready:
+            self._give_back(self._ready.popleft())
+
+    def _queues(self) -> list[deque[Held]]:
+        return [queue for lane in self._lanes for queue in (*lane.waiting.values(), lane.strangers)]
+
+    def _wait(self, held: Held, *, stranger: bool = False) -> None:
+        held.stage = Stage.WAITING
+        lane = self._lanes[held.lane]
+        (lane.strangers if stranger else lane.waiting[held.envelope.priority]).append(held)
+
+    def _home(self, job_id: UUID) -> int:
+        return 0 if self._homes is None else self._homes.of(job_id)
+
+    def _choose(self, lane: Lane) -> list[Held]:
+        chosen: list[Held] = []
+        if self.draining or self._exclusive or self._gives_way(lane):
+            return chosen
+        limits = self._limits
+        count, seconds = len(self._taken), self._expected
+        most_seconds = limits.window_seconds * limits.processes
+        for queue in lane.waiting.values():
+            while queue:
+                held = queue[0]
+                if held.envelope.suspect:
+                    if count == 0:
+                        self._exclusive = True
+                        chosen.append(queue.popleft())
+                    return chosen
+                expected = self.pace.seconds(held.envelope.task)
+                if expected is None:
+                    expected = limits.window_seconds
+                ahead = count < limits.window_jobs and seconds + expected <= most_seconds
+                if count >= limits.processes and not ahead:
+                    return chosen
+                held.expected_seconds = expected
+                chosen.append(queue.popleft())
+                count += 1
+                seconds += expected
+        return chosen
+
+    def _gives_way(self, lane: Lane) -> bool:
+        # What one lane claims would keep the suspect of another waiting for ever.
+        if lane.suspect_is_next and not self._taken:
+            return False
+        return any(other.suspect_is_next and not other.away for other in self._lanes if other is not lane)
+
+    def _claim(self, chosen: Sequence[Held]) -> ClaimRequest:
+        self._tokens += 1
+        wanted: list[tuple[UUID, int]] = []
+        adopt: list[tuple[Envelope, int]] = []
+        for held in chosen:
+            envelope = held.envelope
+            if held.stage is Stage.WAITING:
+                held.stage = Stage.CLAIMING
+                self._taken[envelope.id] = held
+                self._expected += held.expected_seconds
+            wanted.append((envelope.id, -1 if envelope.series is None else envelope.series))
+            if envelope.series is None:
+                adopt.append((envelope, held.traits.max_attempts))
+        return ClaimRequest(worker=self._worker, token=str(self._tokens), wanted=wanted, adopt=adopt)
+
+    def _reject(self, held: Held) -> Settlement:
+        settlement = Settlement(reject=list(held.tags))
+        held.tags.clear()
+        self._let_go(held)
+        self._over(held, settlement)
+        return settlement
+
+    def _start(self, held: Held, claim: Claimed) -> None:
+        if held.envelope.id not in self._taken:
+            # Its cluster was away meanwhile.
+            self._taken[held.envelope.id] = held
+            self._expected += held.expected_seconds
+        held.attempt = claim.attempt
+        held.failures = claim.failures
+        held.crashes = claim.crashes
+        held.max_attempts = claim.max_attempts
+        held.suspect = claim.suspect
+        if claim.suspect and len(self._taken) > 1:
+            # Its row became suspect after this message was written; the next message says so.
+            self._give_back(held)
+        elif self.draining:
+            self._give_back(held)
+        else:
+            self._exclusive = self._exclusive or claim.suspect
+            held.stage = Stage.READY
+            self._ready.append(held)
+
+    def _give_back(self, held: Held) -> None:
+        self._let_go(held)
+        held.stage = Stage.ENDING
+        self._lanes[held.lane].endings.append(GivenBack(id=held.envelope.id, attempt=held.attempt))
+
+    def _let_go(self, held: Held) -> None:
+        if self._taken.pop(held.envelope.id, None) is None:
+            return
+        if self._taken:
+            self._expected -= held.expected_seconds
+        else:
+            self._expected = 0.0
+            self._exclusive = False
+
+    def _over(self, held: Held, settlement: Settlement) -> None:
+        job_id = held.envelope.id
+        del self._held[job_id]
+        settlement.ack += held.tags
+        for envelope, tag in self._later.pop(job_id, ()):
+            self.receive(envelope, tag)
+
+
+def _halves(items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+    middle = len(items) // 2
+    return items[:middle], items[middle:]
