@@ -1,7 +1,7 @@
 """Job ids carry their home and their time."""
 
-import multiprocessing
-import random
+import subprocess
+import sys
 import time
 from uuid import UUID, uuid4
 
@@ -46,16 +46,32 @@ def test_two_ids_of_one_millisecond_differ() -> None:
     assert len({new_job_id(here, milliseconds=5) for _ in range(1000)}) == 1000
 
 
-def test_ids_differ_where_a_program_repeats_its_chances_and_after_a_fork() -> None:
-    here, context = Locator(region=1, shard=2), multiprocessing.get_context("fork")
-    made = []
-    for _ in range(2):
-        random.seed(4711)
-        made.append(new_job_id(here, milliseconds=5))
-        with context.Pool(1) as child:
-            made.append(child.apply(new_job_id, (here,), {"milliseconds": 5}))
+# A program of its own: it forks, which a process that has threads, as that of the tests has, had better not.
+REPEATS_ITS_CHANCES = """
+import os, random
+from taskplatform.ids import Locator, new_job_id
 
-    assert len(set(made)) == 4
+def make():
+    print(new_job_id(Locator(region=1, shard=2), milliseconds=5), flush=True)
+
+for _ in range(2):
+    random.seed(4711)
+    make()
+    child = os.fork()
+    if child == 0:
+        make()
+        os._exit(0)
+    os.waitpid(child, 0)
+"""
+
+
+def test_ids_differ_where_a_program_repeats_its_chances_and_after_a_fork() -> None:
+    program = subprocess.run(
+        [sys.executable, "-c", REPEATS_ITS_CHANCES], capture_output=True, check=True, text=True, timeout=60
+    )
+
+    made = program.stdout.split()
+    assert (len(made), len(set(made))) == (4, 4)
 
 
 def test_a_foreign_id_has_a_shard_that_never_changes() -> None:
