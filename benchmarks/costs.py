@@ -14,11 +14,12 @@ import psycopg
 from benchmarks.bulk import TENANT
 from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import AttemptEnd, NewJob, Priority, State
-from taskplatform.store.contract import QUEUE_FULL, Accepted, Claimed, ClaimRequest, Ended, JobFilter
+from taskplatform.store.contract import QUEUE_FULL, Accepted, JobFilter
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
 from taskplatform.store.statements import call
+from taskplatform.store.working import Claimed, ClaimRequest, Ended
 from tests.native.accounting import precise_seconds
 
 _BATCH = 100

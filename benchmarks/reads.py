@@ -21,9 +21,9 @@ from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import AttemptEnd, NewJob, State
 from taskplatform.lookups import Cached, Direct, Lookups
 from taskplatform.servers import Redis, free_ports
-from taskplatform.store.contract import ClaimRequest, Ended
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
+from taskplatform.store.working import ClaimRequest, Ended
 from taskplatform.telemetry import new_metrics
 from tests.native.accounting import usage_of
 from tests.native.servers import Servers, private_servers

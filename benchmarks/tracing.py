@@ -14,7 +14,7 @@ from taskplatform.job import AttemptEnd, Envelope, State
 from taskplatform.metrics import Part
 from taskplatform.otel.outlet import Outlet
 from taskplatform.otel.tracer import OpenTelemetryTracer
-from taskplatform.store.contract import Claimed, Ended
+from taskplatform.store.working import Claimed, Ended
 from taskplatform.telemetry import new_metrics
 from workers.spans import Spans
 

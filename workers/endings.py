@@ -10,7 +10,7 @@ import msgspec
 
 from taskplatform.job import AttemptEnd, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
 from taskplatform.retry import GiveUp, Retry, TryAgain, decide, decide_crash
-from taskplatform.store.contract import Ended, Ending, GivenBack, PutOff
+from taskplatform.store.working import Ended, Ending, GivenBack, PutOff
 
 MOST_ATTEMPTS = 1000
 """Stands for "no bound" where the task itself counts its retries."""

@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from taskplatform.job import Envelope, State
-from taskplatform.store.contract import Claimed, Ended, Ending, GivenBack, PutOff
+from taskplatform.store.working import Claimed, Ended, Ending, GivenBack, PutOff
 from workers.held import Held
 
 WATCHED_SECONDS = 15.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from taskplatform.job import AttemptEnd, Envelope, State
-from taskplatform.store.contract import Claimed, Ended, Ending, GivenBack
+from taskplatform.store.working import Claimed, Ended, Ending, GivenBack
 from taskplatform.telemetry import Metrics
 from workers.pipeline import Pipeline
 

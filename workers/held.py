@@ -9,7 +9,7 @@ from enum import Enum, auto
 import msgspec
 
 from taskplatform.job import Envelope, Priority
-from taskplatform.store.contract import ClaimRequest, Ending
+from taskplatform.store.working import ClaimRequest, Ending
 from workers.endings import Traits
 from workers.pace import CHUNK_JOBS
 

@@ -9,8 +9,8 @@ from uuid import UUID
 
 from taskplatform.errors import StoreUnavailable
 from taskplatform.shards import Homes, KnownMap
-from taskplatform.store.contract import Lease
 from taskplatform.store.statements import Call, announce_call, call, lost_call, renew_call
+from taskplatform.store.working import Lease
 from taskplatform.task import TaskSpec
 from taskplatform.telemetry import logger
 from workers.held import Turn

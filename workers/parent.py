@@ -13,8 +13,8 @@ from uuid import UUID
 from taskplatform.job import AttemptEnd, Envelope, Outcome
 from taskplatform.payload import Unfit, admit
 from taskplatform.settings import Settings
-from taskplatform.store.contract import Claimed, Ended, Lease, PutOff
 from taskplatform.store.statements import call, read_turn, turn_calls
+from taskplatform.store.working import Claimed, Ended, Lease, PutOff
 from taskplatform.telemetry import Metrics, logger
 from taskplatform.tracing import trace_id_of
 from workers.events import Events

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from taskplatform.job import Envelope, Outcome
 from taskplatform.shards import Homes
-from taskplatform.store.contract import Claimed, ClaimRequest, GivenBack
+from taskplatform.store.working import Claimed, ClaimRequest, GivenBack
 from workers.chunks import next_chunk, runs_alone
 from workers.endings import Run, Traits, conclude, unstorable
 from workers.held import Held, Lane, Limits, Settlement, Stage, Tag, Turn

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from taskplatform.job import AttemptEnd, Envelope
-from taskplatform.store.contract import Claimed, Ended, Ending, GivenBack, PutOff
+from taskplatform.store.working import Claimed, Ended, Ending, GivenBack, PutOff
 from taskplatform.telemetry import Metrics
 from taskplatform.tracing import Fact, Step, StepKind, Tracer, is_kept, run_span_id
 

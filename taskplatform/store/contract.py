@@ -18,7 +18,7 @@ import msgspec
 from taskplatform.auth import ApiKey
 from taskplatform.errors import TaskplatformError
 from taskplatform.freshness import Position
-from taskplatform.job import Attempt, AttemptEnd, DeadLetter, Envelope, Job, NewJob, Priority, Reason, Rescued, State
+from taskplatform.job import Attempt, DeadLetter, Envelope, Job, NewJob, Priority, Reason, Rescued, State
 from taskplatform.overview import Glance
 from taskplatform.task import TaskSpec
 
@@ -71,88 +71,6 @@ class Release(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     envelope: Envelope
     outbox_id: int | None
-
-
-# A worker makes these for every job: a struct takes a tenth of a frozen dataclass's time.
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt ended its job: `state` is succeeded or dead. Times are epoch seconds."""
-
-    id: UUID
-    attempt: int
-    state: State
-    end: AttemptEnd
-    started: float
-    stopped: float
-    reason: Reason | None = None
-    result: str | None = None
-    error: str | None = None
-    failed: int = 0
-    crashed: int = 0
-
-
-class PutOff(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt failed and the job is to be tried again after `wait_seconds`. Times are epoch seconds."""
-
-    id: UUID
-    attempt: int
-    wait_seconds: float
-    end: AttemptEnd
-    started: float
-    stopped: float
-    error: str | None = None
-    failed: int = 0
-    crashed: int = 0
-
-
-class GivenBack(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed job that never started goes back; nobody is charged."""
-
-    id: UUID
-    attempt: int
-
-
-Ending = Ended | PutOff | GivenBack
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimRequest:
-    """Jobs that a worker wants to start now.
-
-    The same `worker` and `token` again give the same attempts. `adopt` are plain Celery messages without a row, each
-    with the most attempts it may have; their ids are in `wanted` too, with series -1.
-    """
-
-    worker: str
-    token: str
-    wanted: Sequence[tuple[UUID, int]]
-    adopt: Sequence[tuple[Envelope, int]] = ()
-
-
-class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that may run, and how long its job was queued; what is wanted and is not claimed must not run."""
-
-    id: UUID
-    attempt: int
-    failures: int
-    crashes: int
-    max_attempts: int
-    suspect: bool
-    waited_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
-    """The sign of life of one worker process; `waiting` messages are fetched and not claimed."""
-
-    worker: str
-    pool: str
-    host: str
-    pid: int
-    processes: int
-    lease_seconds: float
-    draining: bool = False
-    running: int = 0
-    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -375,26 +293,3 @@ class DispatchStore(Protocol):
 
     async def wait_for_due(self, timeout_seconds: float) -> None:
         """Return when the store says that something may be due, or after the timeout."""
-
-
-class WorkStore(Protocol):
-    """What a worker's parent asks; one call is one transaction."""
-
-    def turn(self, endings: Sequence[Ending], claim: ClaimRequest | None) -> tuple[set[UUID], list[Claimed]]:
-        """Record endings and start attempts in one commit.
-
-        Gives the jobs whose ending was recorded, and the attempts that may run. An ending that is missing came from an
-        attempt that had lost its job: its message is acknowledged all the same. May be called twice alike.
-        """
-
-    def renew(self, lease: Lease) -> None:
-        """Keep, or take, the lease of this worker."""
-
-    def end_lease(self, worker: str) -> None:
-        """Give the lease up; whoever held jobs has given them back before."""
-
-    def lost(self, running: Sequence[tuple[UUID, int]]) -> set[UUID]:
-        """Tell which of these running attempts have lost their job, to a cancel or a rescue."""
-
-    def announce(self, specs: Collection[TaskSpec]) -> None:
-        """Make this worker's tasks known."""

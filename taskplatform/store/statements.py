@@ -18,7 +18,8 @@ from uuid import UUID
 import msgspec
 
 from taskplatform.job import NewJob
-from taskplatform.store.contract import BuriedMessage, Claimed, ClaimRequest, Ended, Ending, GivenBack, Lease, PutOff
+from taskplatform.store.contract import BuriedMessage
+from taskplatform.store.working import Claimed, ClaimRequest, Ended, Ending, GivenBack, Lease, PutOff
 from taskplatform.task import TaskSpec
 
 

@@ -12,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from taskplatform.freshness import LATEST, START, Position
 from taskplatform.job import Job, NewJob, State
 from taskplatform.lookups import Lookups
-from taskplatform.store.contract import Claimed, Ending, JobFilter
+from taskplatform.store.contract import JobFilter
+from taskplatform.store.working import Claimed, Ending
 from tests.fixtures.replica import Standby
 from tests.fixtures.store import TENANT, DrivenStore, a_job, death, retry, success
 

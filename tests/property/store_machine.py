@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from taskplatform.job import LIVE, AttemptEnd, Priority, Reason, State
-from taskplatform.store.contract import Accepted, BuriedMessage, Claimed, ClaimRequest, KeyTaken, Release, Replayed
+from taskplatform.store.contract import Accepted, BuriedMessage, KeyTaken, Release, Replayed
+from taskplatform.store.working import Claimed, ClaimRequest
 from tests.fixtures.store import TENANT, DrivenStore, a_job, a_lease, death, give_back, retry, success
 from tests.property.store_model import WAITING, Model, ModelJob
 

@@ -15,10 +15,10 @@ from psycopg.rows import TupleRow
 from psycopg.types.string import TextLoader
 
 from taskplatform.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
-from taskplatform.store.contract import Claimed, ClaimRequest, Ending, Lease
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.failures import Purpose, TryAgain, refuse_impossible_text, translated
 from taskplatform.store.statements import Call, announce_call, call, lost_call, read_turn, renew_call, turn_calls
+from taskplatform.store.working import Claimed, ClaimRequest, Ending, Lease
 from taskplatform.task import TaskSpec
 
 _Rows = Sequence[Sequence[str | None]]

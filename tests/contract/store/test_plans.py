@@ -5,9 +5,9 @@ from uuid import UUID
 import psycopg
 
 from taskplatform.job import AttemptEnd, State
-from taskplatform.store.contract import ClaimRequest, Ended, GivenBack, PutOff
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.statements import Call, accept_call, array, call, lost_call, turn_calls
+from taskplatform.store.working import ClaimRequest, Ended, GivenBack, PutOff
 from tests.fixtures.store import TENANT, WORKER, a_job
 
 ROWS = 20_000

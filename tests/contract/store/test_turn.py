@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from taskplatform.errors import InvalidInput
 from taskplatform.job import AttemptEnd, Envelope, Reason, State
-from taskplatform.store.contract import ClaimRequest, LetterFilter
+from taskplatform.store.contract import LetterFilter
 from taskplatform.store.postgres.work import PostgresWorkStore
+from taskplatform.store.working import ClaimRequest
 from taskplatform.task import TaskSpec
 from tests.fixtures.store import (
     TENANT,

@@ -21,9 +21,9 @@ from taskplatform.auth import Scope, new_key
 from taskplatform.job import AttemptEnd, Reason, State
 from taskplatform.servers import free_ports
 from taskplatform.settings import Settings
-from taskplatform.store.contract import ClaimRequest, Ended
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.statements import turn_calls
+from taskplatform.store.working import ClaimRequest, Ended
 from taskplatform.task import TaskSpec, task
 from tests.fixtures.servers import Vhost
 from tests.fixtures.waiting import eventually

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from taskplatform.job import AttemptEnd, Envelope, Failure, Reason, State, Trouble
 from taskplatform.otel.outlet import Outlet
 from taskplatform.otel.tracer import OpenTelemetryTracer
-from taskplatform.store.contract import Ended
+from taskplatform.store.working import Ended
 from taskplatform.telemetry import new_metrics
 from taskplatform.tracing import MOST_TROUBLE
 from workers.endings import error_text

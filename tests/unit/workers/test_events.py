@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from taskplatform.job import AttemptEnd, Envelope, State
-from taskplatform.store.contract import Claimed, Ended
+from taskplatform.store.working import Claimed, Ended
 from workers.events import WATCHED_SECONDS, Events
 
 

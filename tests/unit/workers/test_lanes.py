@@ -7,7 +7,7 @@ from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import Envelope, Succeeded
 from taskplatform.retry import Retry
 from taskplatform.shards import Homes, ShardMap, spread
-from taskplatform.store.contract import Claimed
+from taskplatform.store.working import Claimed
 from workers.endings import Traits
 from workers.held import Held, Limits, Turn
 from workers.pipeline import Pipeline

@@ -7,7 +7,7 @@ import pytest
 
 from taskplatform.job import Envelope, Failed, Failure, Outcome, Priority, Reason, State, Succeeded, Trouble
 from taskplatform.retry import Retry
-from taskplatform.store.contract import Claimed, Ended, GivenBack, PutOff
+from taskplatform.store.working import Claimed, Ended, GivenBack, PutOff
 from workers.endings import Traits
 from workers.held import Held, Limits, Settlement, Turn
 from workers.pipeline import Pipeline
