@@ -11,7 +11,7 @@ from uuid import UUID
 from taskplatform.errors import InvalidInput, OutcomeUnknown, ShardMoved, TaskplatformError
 from taskplatform.intake import Stored
 from taskplatform.job import NewJob
-from taskplatform.store.clusters import Clusters
+from taskplatform.store.clusters import Clusters, has_moved
 from taskplatform.store.contract import RefusedJob, Release
 
 
@@ -50,26 +50,47 @@ class Lanes:
     async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
         """Store jobs, those of each cluster in a commit of its own; a `whole` is at home in one cluster.
 
-        What one cluster refuses is RefusedJob where another took its part. Raises what `Intake.submit` raises when
-        nothing was stored anywhere; OutcomeUnknown when something may have been.
+        What has a new home by now is handed in there. What one cluster refuses is RefusedJob where another took its
+        part. Raises what `Intake.submit` raises when nothing was stored anywhere; OutcomeUnknown when something may
+        have been.
         """
+        if not whole:
+            return await self._place_again(jobs, await self._submit(jobs))
         try:
-            return await self._submit(jobs, whole=whole)
+            return await self._submit_whole(jobs)
         except ShardMoved:
             await self._clusters.refresh()
-            return await self._submit(jobs, whole=whole)
+            return await self._submit_whole(jobs)
 
     async def stop(self) -> None:
         """Stop every lane."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
-    async def _submit(self, jobs: Sequence[NewJob], *, whole: bool) -> list[Stored]:
+    async def _place_again(self, jobs: Sequence[NewJob], stored: list[Stored]) -> list[Stored]:
+        moved = [place for place, one in enumerate(stored) if has_moved(one.verdict)]
+        if not moved:
+            return stored
+        await self._clusters.refresh()
+        again = [jobs[place] for place in moved]
+        try:
+            answers = await self._submit(again)
+        except TaskplatformError as error:
+            answers = [_refused(job, error) for job in again]
+        for place, answer in zip(moved, answers, strict=True):
+            stored[place] = answer
+        return stored
+
+    async def _submit_whole(self, jobs: Sequence[NewJob]) -> list[Stored]:
+        numbers = list((await self._clusters.known()).split(job.id for job in jobs))
+        if len(numbers) > 1:
+            raise InvalidInput("the jobs of an atomic batch have to be at home in one cluster")
+        return await self._lanes[numbers[0]].submit(jobs, whole=True)
+
+    async def _submit(self, jobs: Sequence[NewJob]) -> list[Stored]:
         parts = (await self._clusters.known()).split(job.id for job in jobs)
         if len(parts) == 1:
             (number,) = parts
-            return await self._lanes[number].submit(jobs, whole=whole)
-        if whole:
-            raise InvalidInput("the jobs of an atomic batch have to be at home in one cluster")
+            return await self._lanes[number].submit(jobs)
         by_id = {job.id: job for job in jobs}
         answers = await asyncio.gather(
             *(self._lanes[number].submit([by_id[each] for each in ids]) for number, ids in parts.items()),

@@ -13,7 +13,7 @@ from taskplatform.cancelling import cancel
 from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable, StoreUnavailable
 from taskplatform.freshness import Position
 from taskplatform.shards import Homes, KnownMap
-from taskplatform.store.contract import DispatchStore, IntakeStore, OperateStore, ReadStore
+from taskplatform.store.contract import Acceptance, DispatchStore, IntakeStore, OperateStore, ReadStore, RefusedJob
 from taskplatform.store.watching import WatchStore
 from taskplatform.telemetry import logger
 
@@ -191,6 +191,11 @@ class Clusters:
         if changed:
             self._log.info("The shard map", version=self.homes.version)
         return changed
+
+
+def has_moved(answer: Acceptance) -> bool:
+    """Tell whether a job was refused because it is at home in another cluster than the one that was asked."""
+    return isinstance(answer, RefusedJob) and isinstance(answer.error, ShardMoved)
 
 
 def _away(numbers: Iterable[int], error: object) -> ShardUnavailable:

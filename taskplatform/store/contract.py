@@ -50,7 +50,7 @@ class KeyTaken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusedJob:
-    """This job alone of its batch was refused, for a value or because its cluster is away; nothing of it was stored."""
+    """This job alone of its batch was refused, for a value or because of its cluster; nothing of it was stored."""
 
     id: UUID
     error: TaskplatformError
@@ -143,8 +143,8 @@ class IntakeStore(Protocol):
         """Store a batch in one transaction and say for each job, in order, what became of it.
 
         When it returns, every Accepted job is durable together with its idempotency key, and the queued ones share one
-        outbox row. `settled` outbox rows are deleted on the way. A batch with a value that Postgres refuses is halved
-        until the bad job stands alone: its answer is RefusedJob, and the others take more than one transaction.
+        outbox row. `settled` outbox rows are deleted on the way. A job is RefusedJob where Postgres refuses a value
+        of it, or, with ShardMoved, where it is not at home in this cluster; the others take more transactions then.
         The same jobs again, with the same ids, are Accepted once more without being stored twice.
         Raises OutcomeUnknown, not StoreUnavailable, once a cluster has stored a part of what it was asked to;
         ShardUnavailable says nothing of what other clusters stored.

@@ -9,13 +9,12 @@ from uuid import UUID
 
 from taskplatform.auth import ApiKey
 from taskplatform.autoscale.contract import Choice, DecisionRecord, LiveWorker, Measurement
-from taskplatform.errors import ShardMoved
 from taskplatform.freshness import Position
 from taskplatform.job import Attempt, DeadLetter, Job, NewJob
 from taskplatform.overview import Glance
 from taskplatform.shards import cluster_of_row, split_rows
 from taskplatform.store import merging
-from taskplatform.store.clusters import Cluster, Clusters
+from taskplatform.store.clusters import Cluster, Clusters, has_moved
 from taskplatform.store.contract import (
     Acceptance,
     AuditEntry,
@@ -57,20 +56,11 @@ class ShardedStore(Opened):
     async def accept(self, jobs: Sequence[NewJob], *, settled: Sequence[int] = ()) -> list[Acceptance]:
         """Store jobs, those of each cluster in one transaction."""
         await self.settle_outbox(settled)
-        by_id = {job.id: job for job in jobs}
-
-        async def ask(member: Cluster, ids: Sequence[UUID]) -> list[Acceptance]:
-            return await member.accept([by_id[job_id] for job_id in ids])
-
-        try:
-            parts = await self._by_home(list(by_id), ask, writes=True)
-        except ShardMoved:
-            # Stored before or not, the same jobs again are the same jobs.
+        answers = await self._accept(jobs)
+        moved = [job for job in jobs if has_moved(answers[job.id])]
+        if moved:
             await self.clusters.refresh()
-            parts = await self._by_home(list(by_id), ask, writes=True)
-        answers: dict[UUID, Acceptance] = {}
-        for ids, found in parts:
-            answers.update(zip(ids, found, strict=True))
+            answers |= await self._accept(moved)
         return [answers[job.id] for job in jobs]
 
     async def accept_whole(self, jobs: Sequence[NewJob]) -> list[Acceptance]:
@@ -295,6 +285,15 @@ class ShardedStore(Opened):
         parts = (await self.clusters.known()).split(ids)
         answers = await self.clusters.each({number: _bound(ask, mine) for number, mine in parts.items()}, writes=writes)
         return [(parts[number], answer) for number, answer in answers.items()]
+
+    async def _accept(self, jobs: Sequence[NewJob]) -> dict[UUID, Acceptance]:
+        by_id = {job.id: job for job in jobs}
+
+        async def ask(member: Cluster, ids: Sequence[UUID]) -> list[Acceptance]:
+            return await member.accept([by_id[job_id] for job_id in ids])
+
+        parts = await self._by_home(list(by_id), ask, writes=True)
+        return {answer_to: answer for ids, found in parts for answer_to, answer in zip(ids, found, strict=True)}
 
     async def _by_row(self, rows: Sequence[int], ask: Callable[[Cluster, list[int]], Awaitable[T]]) -> list[T]:
         parts = split_rows(rows)

@@ -15,8 +15,9 @@ from taskplatform.cancelling import cancel
 from taskplatform.errors import InvalidInput, OutcomeUnknown, ShardMoved, StoreUnavailable
 from taskplatform.job import NewJob, State
 from taskplatform.store.contract import Acceptance, Accepted, KeyTaken, LeftOut, RefusedJob, Replayed
-from taskplatform.store.postgres.asking import Ask, Asker, again_after_deadlock, writing
+from taskplatform.store.postgres.asking import Ask, again_after_deadlock, writing
 from taskplatform.store.postgres.failures import refuse_impossible_text
+from taskplatform.store.postgres.maps import Maps
 from taskplatform.store.postgres.pool import Pool
 from taskplatform.store.postgres.together import Row, run_together
 from taskplatform.store.statements import accept_call, announce_call, array, call
@@ -26,7 +27,7 @@ _Answers = dict[UUID, Acceptance]
 _SPEC = msgspec.json.Decoder(TaskSpec)
 
 
-class Intake(Asker):
+class Intake(Maps):
     """IntakeStore on Postgres."""
 
     def __init__(self, pool: Pool, *, key_lifetime_seconds: float) -> None:
@@ -105,7 +106,23 @@ class Intake(Asker):
             answers = await self._store(jobs[:middle], settled)
             with _beside_what_is_stored(answers):
                 return answers | await self._store(jobs[middle:], ())
+        except ShardMoved as error:
+            return await self._store_rest(jobs, settled, error)
         return _accepted(jobs, rows)
+
+    async def _store_rest(self, jobs: Sequence[NewJob], settled: Sequence[int], error: ShardMoved) -> _Answers:
+        """Refuse the jobs that are not at home here, and store the others."""
+        known = await self.shard_map()
+        strangers = [job for job in jobs if known is not None and known.map.home(job.id) != known.cluster]
+        if not strangers:
+            # The map has changed once more.
+            raise error
+        refused: _Answers = {job.id: RefusedJob(id=job.id, error=error) for job in strangers}
+        rest = [job for job in jobs if job.id not in refused]
+        if rest:
+            return refused | await self._store(rest, settled)
+        await self.settle_outbox(settled)
+        return refused
 
     async def _accept_whole(self, jobs: Sequence[NewJob]) -> list[Acceptance]:
         made = accept_call(jobs, self._key_lifetime_seconds)

@@ -10,7 +10,6 @@ from taskplatform.store.postgres.bell import Bell
 from taskplatform.store.postgres.conninfo import complete, complete_replica
 from taskplatform.store.postgres.dispatch import Dispatch
 from taskplatform.store.postgres.intake import Intake
-from taskplatform.store.postgres.maps import Maps
 from taskplatform.store.postgres.operate import Operate
 from taskplatform.store.postgres.pool import Pool
 from taskplatform.store.postgres.read import Read
@@ -20,7 +19,7 @@ from taskplatform.store.postgres.upkeep import Upkeep
 from taskplatform.store.postgres.watching import Watching
 
 
-class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching, Maps, Opened):
+class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching, Opened):
     """IntakeStore, ReadStore, OperateStore, DispatchStore, ScaleStore and WatchStore on one Postgres, in one loop.
 
     `dsn` is a libpq connection string; of several hosts the one that takes writes is used. Connections are made when

@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskplatform.auth import Scope, new_key
-from taskplatform.errors import Conflict, ShardMoved, ShardUnavailable, StoreUnavailable
+from taskplatform.errors import Conflict, ShardUnavailable, StoreUnavailable
 from taskplatform.ids import SHARDS, Locator, locate, new_job_id, shard_of_key
 from taskplatform.job import NewJob, Reason
 from taskplatform.servers import free_ports
 from taskplatform.shards import continued
-from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, Replayed
+from taskplatform.store.clusters import has_moved
+from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, RefusedJob, Replayed
 from taskplatform.store.postgres import placing
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.sharded import ShardedStore
@@ -87,13 +88,23 @@ def test_a_writer_with_an_old_map_is_refused_and_asks_for_the_new_one(sharded: S
     placing.move(sharded.dsns, [200], to=0)
     moved = unkeyed(200)
 
-    with pytest.raises(ShardMoved):
-        sharded.wait(old.clusters.members[1].accept([moved]))
+    (refused,) = sharded.wait(old.clusters.members[1].accept([moved]))
     (answer,) = sharded.wait(old.accept([moved]))
 
+    assert has_moved(refused)
     assert isinstance(answer, Accepted)
     assert sharded.rows(0, "SELECT id FROM jobs") == [(moved.id,)]
     assert old.clusters.homes.version == 2
+
+
+def test_the_neighbours_of_a_job_that_is_not_at_home_are_stored_beside_it(sharded: Sharded) -> None:
+    placing.move(sharded.dsns, [200], to=0)
+    jobs = [unkeyed(199), unkeyed(200), keyed(TENANT, "order-1"), unkeyed(201)]
+
+    answers = sharded.wait(sharded.store.clusters.members[1].accept(jobs))
+
+    assert [type(answer) for answer in answers] == [Accepted, RefusedJob, Accepted, Accepted]
+    assert {row[0] for row in sharded.rows(1, "SELECT id FROM jobs")} == {jobs[at].id for at in (0, 2, 3)}
 
 
 def test_a_reader_with_an_old_map_finds_a_job_of_a_moved_shard(sharded: Sharded) -> None:
@@ -111,9 +122,9 @@ def test_a_reader_with_an_old_map_finds_a_job_of_a_moved_shard(sharded: Sharded)
 def test_a_process_that_knows_one_cluster_alone_cannot_put_a_job_where_it_is_not_at_home(sharded: Sharded) -> None:
     alone = PostgresStore(sharded.dsns[0])
 
-    with pytest.raises(ShardMoved):
-        sharded.wait(alone.accept([unkeyed(200)]))
+    (refused,) = sharded.wait(alone.accept([unkeyed(200)]))
 
+    assert has_moved(refused)
     sharded.wait(alone.close())
     assert sharded.rows(0, "SELECT count(*) FROM jobs") == [(0,)]
 

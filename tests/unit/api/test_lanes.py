@@ -1,17 +1,20 @@
-"""What callers hear of a submission that every cluster failed to store."""
+"""What callers hear of a submission of which clusters refuse a part, or all."""
 
 import asyncio
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
+from uuid import UUID
 
 import pytest
 
 from api.lanes import Lanes
-from taskplatform.errors import OutcomeUnknown, ShardUnavailable
+from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable
 from taskplatform.ids import Locator, new_job_id
 from taskplatform.intake import Stored
-from taskplatform.job import NewJob
+from taskplatform.job import NewJob, State
 from taskplatform.shards import Homes, ShardMap, spread
+from taskplatform.store.contract import Accepted, RefusedJob
 from tests.fixtures.store import a_job
 
 
@@ -29,19 +32,76 @@ class Failing:
         """Do nothing."""
 
 
+class Storing:
+    """A lane into a cluster that stores what it gets, but for the jobs that it says are at home elsewhere."""
+
+    def __init__(self, strangers: Sequence[UUID] = ()) -> None:
+        self._strangers = strangers
+        self.asked: list[list[UUID]] = []
+
+    async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
+        """Store jobs."""
+        self.asked.append([job.id for job in jobs])
+        return [
+            Stored(
+                verdict=RefusedJob(id=job.id, error=ShardMoved("moved"))
+                if job.id in self._strangers
+                else Accepted(id=job.id, created_at=datetime(2026, 1, 1, tzinfo=UTC), outbox_id=None),
+                state=State.QUEUED,
+            )
+            for job in jobs
+        ]
+
+    async def stop(self) -> None:
+        """Do nothing."""
+
+
 class TwoClusters:
-    """Where the shards are at home."""
+    """Where the shards are at home; what is read again may be a new map."""
+
+    def __init__(self, *, moved: bool = False) -> None:
+        self._homes = Homes(2)
+        self._homes.adopt(ShardMap(1, spread(2)))
+        self._moved = moved
 
     async def known(self) -> Homes:
         """Give a map of two clusters."""
-        homes = Homes(2)
-        homes.adopt(ShardMap(1, spread(2)))
-        return homes
+        return self._homes
+
+    async def refresh(self) -> bool:
+        """Hear that the first cluster is the home of all."""
+        return self._moved and self._homes.adopt(ShardMap(2, (0,) * 256))
+
+
+def jobs_of(*shards: int) -> list[NewJob]:
+    return [a_job(id=new_job_id(Locator(region=0, shard=shard))) for shard in shards]
 
 
 def test_what_one_cluster_may_have_stored_is_not_called_refused() -> None:
     lanes = Lanes(cast(Any, TwoClusters()), [Failing(ShardUnavailable("away")), Failing(OutcomeUnknown("cut off"))])
-    jobs = [a_job(id=new_job_id(Locator(region=0, shard=shard))) for shard in (1, 200)]
 
     with pytest.raises(OutcomeUnknown):
-        asyncio.run(lanes.submit(jobs))
+        asyncio.run(lanes.submit(jobs_of(1, 200)))
+
+
+@pytest.mark.parametrize("shards", [(200, 201), (1, 200, 201)])
+def test_only_a_job_that_was_refused_is_placed_again(shards: tuple[int, ...]) -> None:
+    jobs = jobs_of(*shards)
+    moved = jobs[-1]
+    first, second = Storing(), Storing(strangers=[moved.id])
+    lanes = Lanes(cast(Any, TwoClusters(moved=True)), [first, second])
+
+    stored = asyncio.run(lanes.submit(jobs))
+
+    assert [(one.verdict.id, type(one.verdict)) for one in stored] == [(job.id, Accepted) for job in jobs]
+    assert first.asked[-1] == [moved.id]
+    assert len(second.asked) == 1
+
+
+def test_a_job_that_finds_no_home_is_refused_and_its_neighbours_are_not() -> None:
+    jobs = jobs_of(200, 201)
+    lanes = Lanes(cast(Any, TwoClusters(moved=True)), [Failing(ShardUnavailable("away")), Storing([jobs[0].id])])
+
+    stored = asyncio.run(lanes.submit(jobs))
+
+    assert [type(one.verdict) for one in stored] == [RefusedJob, Accepted]
