@@ -56,7 +56,7 @@ def create_app(loaded: Settings, *, store: Store | None = None, broker: Broker |
     tracer = measured.tracer = wiring.new_tracer(loaded, Part.API, measured)
     services = new_services(
         loaded,
-        store or wiring.new_reading_store(loaded),
+        store or wiring.new_reading_store(loaded, Part.API),
         broker or wiring.new_broker(loaded),
         wiring.new_cache(loaded),
         measured,

@@ -26,7 +26,7 @@ async def run_autoscaler(settings: Settings) -> None:
     stop = stop_by_signal()
     metrics = new_metrics(Part.AUTOSCALER)
     async with AsyncExitStack() as stack:
-        store = new_store(settings)
+        store = new_store(settings, Part.AUTOSCALER)
         await store.open()
         stack.push_async_callback(store.close)
         broker = new_broker(settings)

@@ -32,7 +32,7 @@ async def run_dispatcher(settings: Settings) -> None:
     configure_logging(settings.log_level, settings.log_format, Part.DISPATCHER)
     stop = stop_by_signal()
     async with AsyncExitStack() as stack:
-        store = new_store(settings)
+        store = new_store(settings, Part.DISPATCHER)
         await store.open()
         stack.push_async_callback(store.close)
         broker = new_broker(settings)

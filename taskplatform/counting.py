@@ -122,4 +122,5 @@ def overview_of(glance: Glance, counts: Counts, *, age_seconds: float) -> Overvi
         dead_letters=sum(counts.letters.values()),
         totals=glance.totals,
         counted_seconds_ago=age_seconds,
+        versions=glance.versions,
     )

@@ -38,7 +38,7 @@ async def run_exporter(settings: Settings) -> None:
     stop = stop_by_signal()
     metrics = new_metrics(Part.EXPORTER)
     async with AsyncExitStack() as stack:
-        store = new_store(settings)
+        store = new_store(settings, Part.EXPORTER)
         await store.open()
         stack.push_async_callback(store.close)
         broker = new_broker(settings)

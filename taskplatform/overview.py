@@ -44,18 +44,20 @@ class Totals(msgspec.Struct, frozen=True):
 
 
 class Glance(msgspec.Struct, frozen=True):
-    """What costs little to look at, however many jobs there are: workers, batches in the outbox, totals."""
+    """What costs little to look at, however many jobs there are: workers, batches in the outbox, totals, versions."""
 
     at: datetime
     workers: list[WorkerNow]
     outbox: int
     totals: Totals
+    versions: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 class Overview(msgspec.Struct, frozen=True):
     """Live jobs by pool and state, workers, batches in the outbox, dead letters that nobody has replayed, totals.
 
-    Jobs and dead letters are counted at most so often that it costs little: `counted_seconds_ago`.
+    Jobs and dead letters are counted at most so often that it costs little: `counted_seconds_ago`. `versions` are those
+    that run, by part (api, worker, dispatcher, autoscaler, exporter), as their sessions with Postgres tell.
     """
 
     at: datetime
@@ -65,6 +67,7 @@ class Overview(msgspec.Struct, frozen=True):
     dead_letters: int
     totals: Totals
     counted_seconds_ago: float = 0.0
+    versions: dict[str, list[str]] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

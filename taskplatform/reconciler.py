@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,6 +37,19 @@ class Found:
     fetched: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """What is owed in a pool, and where messages of it are."""
+
+    owed: Owed
+    found: Found
+
+    @property
+    def missing(self) -> Missing:
+        """How many jobs nobody has, at least."""
+        return missing(self.owed, self.found)
+
+
 def missing(owed: Owed, found: Found) -> Missing:
     """Say how many jobs of a pool are missing at least.
 
@@ -54,8 +67,8 @@ def least(seen: Iterable[Missing]) -> Missing:
     return Missing(message=min(one.message for one in every), worker=min(one.worker for one in every))
 
 
-class Reconciler(Role):
-    """Shows how many jobs are in none of outbox, broker, lease, waiting and terminal state.
+class Ledger:
+    """Compares outbox, broker, workers and rows, pool by pool.
 
     Scheduled, blocked and retrying jobs are in the store's own hands, ended ones have their row. What is left is queued
     or running, and few, however many wait: the index of queued jobs finds them. The places are looked at in the order
@@ -63,56 +76,26 @@ class Reconciler(Role):
     workers tell with their lease what they have fetched, so a figure counts when it held for two of those.
     """
 
-    name: ClassVar[str] = "reconciler"
-
-    def __init__(
-        self,
-        store: WatchStore,
-        broker: Broker,
-        metrics: Metrics,
-        settings: Settings,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        super().__init__(metrics, pause_seconds=settings.exporter_seconds)
+    def __init__(self, store: WatchStore, broker: Broker, pools: Iterable[str]) -> None:
         self._store = store
         self._broker = broker
-        self._clock = clock
-        self._pools = set(settings.pools)
-        self._looks = math.ceil(2 * settings.lease_renew_seconds / settings.exporter_seconds) + 1
-        self._seen: dict[str, deque[Missing]] = {}
+        self._pools = set(pools)
 
-    async def run_once(self) -> bool:
-        """Look once. Without broker or store nothing is known, and nothing is shown."""
-        try:
-            looked = await self._look()
-        except BaseException:
-            self._seen.clear()
-            self.metrics.jobs_unaccounted.clear()
-            raise
-        for pool, now in looked.items():
-            seen = self._seen.setdefault(pool, deque(maxlen=self._looks))
-            seen.append(now)
-            if len(seen) == self._looks:
-                held = least(seen)
-                self.metrics.jobs_unaccounted.labels(pool=pool, lacks="message").set(held.message)
-                self.metrics.jobs_unaccounted.labels(pool=pool, lacks="worker").set(held.worker)
-        return False
-
-    async def _look(self) -> Mapping[str, Missing]:
-        began = self._clock()
+    async def look(self) -> dict[str, Account]:
+        """Look once. Raises StoreUnavailable and BrokerUnavailable."""
+        began = time.monotonic()
         outbox = await self._store.in_outbox()
         pools = sorted(self._pools)
         queues = {queue: pool for pool in pools for queue in (*work_queues(pool), dead_queue(pool))}
         depths = await self._broker.depths(list(queues))
-        owed = await self._store.owed(YOUNG_SECONDS + self._clock() - began)
+        owed = await self._store.owed(YOUNG_SECONDS + time.monotonic() - began)
         fetched = await self._store.crews()
-        # A pool of jobs that is in no setting is looked at from the next round on.
+        # A pool of jobs that is in no setting is looked at from the next time on.
         self._pools.update(owed)
         return {
-            pool: missing(
-                owed.get(pool, Owed(queued=0, running_without_lease=0)),
-                Found(
+            pool: Account(
+                owed=owed.get(pool, Owed(queued=0, running_without_lease=0)),
+                found=Found(
                     outbox=outbox.get(pool, 0),
                     broker=sum(depths.get(queue, 0) for queue, whose in queues.items() if whose == pool),
                     fetched=sum(crew.waiting for crew in fetched if crew.pool == pool),
@@ -120,3 +103,32 @@ class Reconciler(Role):
             )
             for pool in pools
         }
+
+
+class Reconciler(Role):
+    """Shows how many jobs are in none of outbox, broker, lease, waiting and terminal state."""
+
+    name: ClassVar[str] = "reconciler"
+
+    def __init__(self, store: WatchStore, broker: Broker, metrics: Metrics, settings: Settings) -> None:
+        super().__init__(metrics, pause_seconds=settings.exporter_seconds)
+        self._ledger = Ledger(store, broker, settings.pools)
+        self._looks = math.ceil(2 * settings.lease_renew_seconds / settings.exporter_seconds) + 1
+        self._seen: dict[str, deque[Missing]] = {}
+
+    async def run_once(self) -> bool:
+        """Look once. Without broker or store nothing is known, and nothing is shown."""
+        try:
+            looked = await self._ledger.look()
+        except BaseException:
+            self._seen.clear()
+            self.metrics.jobs_unaccounted.clear()
+            raise
+        for pool, account in looked.items():
+            seen = self._seen.setdefault(pool, deque(maxlen=self._looks))
+            seen.append(account.missing)
+            if len(seen) == self._looks:
+                held = least(seen)
+                self.metrics.jobs_unaccounted.labels(pool=pool, lacks="message").set(held.message)
+                self.metrics.jobs_unaccounted.labels(pool=pool, lacks="worker").set(held.worker)
+        return False

@@ -30,21 +30,25 @@ def new_tracer(settings: Settings, part: Part, metrics: Metrics) -> Tracer | Non
     return new_tracer(settings, part, metrics)
 
 
-def new_store(settings: Settings) -> PostgresStore | ShardedStore:
-    """Make the store of a service that asks the primary alone; `open` connects it. Raises SettingsError."""
-    return _new_store(settings, ())
+def new_store(settings: Settings, part: Part | None = None) -> PostgresStore | ShardedStore:
+    """Make the store of a service that asks the primary alone; `open` connects it. Raises SettingsError.
+
+    The sessions of a service that says which `part` it is tell Postgres so.
+    """
+    return _new_store(settings, (), part)
 
 
-def new_reading_store(settings: Settings) -> PostgresStore | ShardedStore:
+def new_reading_store(settings: Settings, part: Part | None = None) -> PostgresStore | ShardedStore:
     """Make the store of a service that also reads from replicas, where there are any. Raises SettingsError."""
-    return _new_store(settings, settings.replica_dsns())
+    return _new_store(settings, settings.replica_dsns(), part)
 
 
-def _new_store(settings: Settings, replicas: Sequence[str]) -> PostgresStore | ShardedStore:
+def _new_store(settings: Settings, replicas: Sequence[str], part: Part | None) -> PostgresStore | ShardedStore:
+    from taskplatform.store.postgres.conninfo import named
     from taskplatform.store.postgres.store import PostgresStore
 
     lifetime = settings.key_lifetime_seconds
-    first, *others = settings.cluster_dsns()
+    first, *others = [dsn if part is None else named(dsn, part) for dsn in settings.cluster_dsns()]
     store = PostgresStore(first, key_lifetime_seconds=lifetime, replicas=replicas)
     if not others:
         return store

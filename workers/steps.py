@@ -15,6 +15,7 @@ from celery import bootsteps
 from taskplatform.metrics import Part
 from taskplatform.settings import Settings
 from taskplatform.shards import Homes
+from taskplatform.store.postgres.conninfo import named
 from taskplatform.store.postgres.maps import learn
 from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.telemetry import logger, new_metrics
@@ -69,7 +70,7 @@ def _lines(settings: Settings, loop: Loop) -> tuple[list[Line], Homes | None]:
         if not homes.version:
             _log.warning("no Postgres cluster tells the shard map, will ask again")
             time.sleep(_MAP_PAUSE_SECONDS)
-    connects = [partial(RawConnection, dsn) for dsn in dsns]
+    connects = [partial(RawConnection, named(dsn, Part.WORKER)) for dsn in dsns]
     seconds = settings.lease_seconds
     return [Line(number, Link(loop, connect), seconds, homes) for number, connect in enumerate(connects)], homes
 

@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from taskplatform.cli.finding import Finding, doubtful, fine, wrong
+from taskplatform.reconciler import Account, least
 from taskplatform.settings import Settings
 from taskplatform.store.postgres.checkup import Checkup, Contents
 
 _SKEW_SECONDS = 1.0
 _LATE_SECONDS = 30.0
 _FULL = 0.9
+_SERVERS = frozenset({"database_url", "broker_url", "api_url"})
 _ANYWHERE = frozenset({"", "0.0.0.0", "::"})  # noqa: S104  What listens there is what is looked for.
+
+
+def servers_to_look_at(settings: Settings) -> frozenset[str]:
+    """Give those of database_url, broker_url and api_url that the settings name; where they name none, all of them."""
+    named = settings.model_fields_set
+    # Whoever has a key has an API, if only the one that every command asks where nothing is said.
+    also = {"api_url"} if "api_key" in named else set()
+    return (_SERVERS & named) | also or _SERVERS
+
+
+def of_versions(running: Mapping[str, Collection[str]], own: str) -> Finding:
+    """Judge which versions run, by the kind of process, beside the one that looks."""
+    if not running:
+        return doubtful("versions", "no process tells which version it is", "let them connect to Postgres")
+    if {version for versions in running.values() for version in versions} == {own}:
+        return fine("versions", f"{own}: {', '.join(sorted(running))}, and this command")
+    told = "; ".join(f"{part} {', '.join(sorted(versions))}" for part, versions in sorted(running.items()))
+    hint = "end the rollout: start again what is of another version"
+    return doubtful("versions", f"a mix: {told}; this command {own}", hint)
+
+
+def of_accounts(looks: Sequence[Mapping[str, Account]]) -> Iterator[Finding]:
+    """Judge what is owed and where it is: a job is missing that was so at every look at its pool."""
+    for pool, account in sorted(looks[-1].items()):
+        held = least(look[pool].missing for look in looks if pool in look)
+        found = account.found
+        told = (
+            f"pool {pool}: {account.owed.queued} wait for a worker; messages: {found.outbox} in the outbox,"
+            f" {found.broker} in the broker, {found.fetched} fetched by workers"
+        )
+        if held.message or held.worker:
+            hint = "look for a dispatcher, which publishes and rescues them; docs/runbooks/JobsUnaccounted.md"
+            yield wrong("jobs", f"{told}; {held.message} lack a message, {held.worker} a worker", hint)
+        else:
+            yield fine("jobs", told)
 
 
 def of_database(found: Checkup) -> Iterator[Finding]:

@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import typer
 
-from taskplatform.cli.finding import Finding, Health, doubtful, fine, wrong
+from taskplatform.cli.finding import Finding, Health, doubtful, fine, skipped, wrong
 from taskplatform.cli.output import FAILED, UNAVAILABLE, AsJson, show, show_json
-from taskplatform.cli.session import api_client
+from taskplatform.cli.session import api_client, with_store
 from taskplatform.errors import SettingsError, TaskplatformError, Unavailable
 
 if TYPE_CHECKING:
     from taskplatform.cache.contract import Cache
+    from taskplatform.overview import Glance, Overview
+    from taskplatform.reconciler import Account
     from taskplatform.settings import Settings
+
+_LOOK_SECONDS = 0.5
 
 
 def doctor(*, as_json: AsJson = False) -> None:
-    """Look whether everything is in place, and say in a line each what to do where it is not.
+    """Look whether everything that the settings name is in place, and say in a line each what to do where it is not.
 
     Ends with 3 when a server is away, with 1 when a promise does not hold, and with 0 otherwise.
     """
     from taskplatform.settings import load
 
-    settings = load()
-    findings = [
-        *_settings(settings),
-        *_database(settings),
-        *_replicas(settings),
-        *_cache(settings),
-        *_broker(settings),
-        *_api(settings),
-    ]
+    findings = _look(load())
     if as_json:
         show_json(findings)
     else:
@@ -47,16 +46,43 @@ def doctor(*, as_json: AsJson = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _settings(settings: Settings) -> Iterator[Finding]:
-    from taskplatform.cli.diagnosis import of_exposure
+def _look(settings: Settings) -> list[Finding]:
+    from taskplatform.cli.diagnosis import of_exposure, servers_to_look_at
+
+    named = servers_to_look_at(settings)
+    inside = [
+        *(_database(settings) if "database_url" in named else [_unnamed("postgres", "database_url")]),
+        *(_broker(settings) if "broker_url" in named else [_unnamed("broker", "broker_url")]),
+    ]
+    unfit = {finding.part.partition(" ")[0] for finding in inside if finding.health is not Health.OK}
+    findings = [*_tasks(settings), *of_exposure(settings), *inside, *_replicas(settings), *_cache(settings)]
+    if not unfit & {"postgres", "tables", "broker", "queues"}:
+        findings += _accounts(settings)
+    findings += _api(settings) if "api_url" in named else [_unnamed("api", "api_url")]
+    if not unfit & {"postgres", "tables"}:
+        findings.append(_versions(lambda: with_store(settings, lambda store: store.glance())))
+    elif "api_url" in named:
+        findings.append(_versions(_overview))
+    return findings
+
+
+def _unnamed(part: str, setting: str) -> Finding:
+    return skipped(part, f"the settings name no {setting}", f"set TASKPLATFORM_{setting.upper()}")
+
+
+def _signing(settings: Settings) -> Finding:
+    if settings.signing_keys:
+        return fine("signing keys", f"{len(settings.signing_keys)} set")
+    hint = "set TASKPLATFORM_SIGNING_KEYS to a random secret of 32 characters or more"
+    return wrong("signing keys", "none set", hint)
+
+
+def _tasks(settings: Settings) -> Iterator[Finding]:
     from taskplatform.cli.processes import own_tasks
 
-    if settings.signing_keys:
-        yield fine("signing keys", f"{len(settings.signing_keys)} set")
-    else:
-        hint = "set TASKPLATFORM_SIGNING_KEYS to a random secret of 32 characters or more"
-        yield wrong("signing keys", "none set", hint)
-    yield from of_exposure(settings)
+    if not settings.task_modules:
+        yield _unnamed("task modules", "task_modules")
+        return
     try:
         tasks = own_tasks(settings)
     except SettingsError as error:
@@ -134,6 +160,7 @@ async def _answers(cache: Cache) -> bool:
 def _broker(settings: Settings) -> Iterator[Finding]:
     from taskplatform.topology import queues
 
+    yield _signing(settings)
     wanted = [queue.name for queue in queues(settings.pools)]
     try:
         depths = asyncio.run(_depths(settings, wanted))
@@ -175,6 +202,53 @@ async def _depths(settings: Settings, names: list[str]) -> dict[str, int]:
         return await broker.depths(names)
     finally:
         await broker.stop()
+
+
+def _accounts(settings: Settings) -> Iterator[Finding]:
+    from taskplatform.cli.diagnosis import of_accounts
+
+    try:
+        looks = asyncio.run(_account(settings))
+    except TaskplatformError as error:
+        yield doubtful("jobs", f"cannot be compared with their messages: {error}", "run this again")
+        return
+    yield from of_accounts(looks)
+
+
+async def _account(settings: Settings) -> list[dict[str, Account]]:
+    from taskplatform.reconciler import Ledger, Missing
+    from taskplatform.wiring import new_broker, new_store
+
+    async with AsyncExitStack() as stack:
+        store, broker = new_store(settings), new_broker(settings)
+        stack.push_async_callback(store.close)
+        stack.push_async_callback(broker.stop)
+        await broker.start()
+        ledger = Ledger(store, broker, settings.pools)
+        # The first look learns of pools that the settings do not name.
+        await ledger.look()
+        looks = [await ledger.look()]
+        until = time.monotonic() + 2 * settings.lease_renew_seconds
+        while any(account.missing != Missing() for account in looks[-1].values()) and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+            looks.append(await ledger.look())
+        return looks
+
+
+def _versions(ask: Callable[[], Glance | Overview]) -> Finding:
+    from taskplatform.cli.diagnosis import of_versions
+
+    try:
+        running = ask().versions
+    except TaskplatformError as error:
+        hint = "ask with a key of the scope platform:read, or with the settings of an operator"
+        return doubtful("versions", f"cannot be compared: {' '.join(str(error).split())}", hint)
+    return of_versions(running, version("taskplatform"))
+
+
+def _overview() -> Overview:
+    with api_client() as client:
+        return client.overview()
 
 
 def _api(settings: Settings) -> Iterator[Finding]:

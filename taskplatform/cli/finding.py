@@ -13,6 +13,7 @@ class Health(StrEnum):
     WARNING = "warning"
     WRONG = "wrong"
     AWAY = "away"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,11 @@ class Finding:
 def fine(part: str, detail: str) -> Finding:
     """Say that a part is as it should be."""
     return Finding(part=part, health=Health.OK, detail=detail)
+
+
+def skipped(part: str, why: str, hint: str) -> Finding:
+    """Say that a part was not looked at."""
+    return Finding(part=part, health=Health.SKIPPED, detail=f"not looked at: {why}", hint=hint)
 
 
 def wrong(part: str, detail: str, hint: str) -> Finding:

@@ -55,6 +55,7 @@ def glance(parts: Sequence[Glance]) -> Glance:
         workers=sorted(workers.values(), key=lambda worker: (worker.pool, worker.id)),
         outbox=sum(part.outbox for part in parts),
         totals=Totals(**{name: sum(getattr(part.totals, name) for part in parts) for name in names}),
+        versions=_versions(parts),
     )
 
 
@@ -127,6 +128,14 @@ def owed(parts: Sequence[Mapping[str, Owed]]) -> dict[str, Owed]:
     queued = summed({pool: each.queued for pool, each in part.items()} for part in parts)
     running = summed({pool: each.running_without_lease for pool, each in part.items()} for part in parts)
     return {pool: Owed(queued=queued[pool], running_without_lease=running[pool]) for pool in queued}
+
+
+def _versions(parts: Sequence[Glance]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for running in (part.versions for part in parts):
+        for name, versions in running.items():
+            found.setdefault(name, set()).update(versions)
+    return {name: sorted(versions) for name, versions in found.items()}
 
 
 def _both_loads(one: TaskLoad, other: TaskLoad) -> TaskLoad:

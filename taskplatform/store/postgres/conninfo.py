@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from taskplatform.errors import SettingsError
+from taskplatform.metrics import Part
 
 _UNSAID = {
     # After a failover the former primary may answer first, as a standby.
@@ -56,6 +59,14 @@ def complete_replica(dsn: str) -> str:
 def complete_plain(dsn: str) -> str:
     """Give the libpq connection string with time-outs alone, for work that is not ours to plan, such as migrations."""
     return make_conninfo(**(_UNSAID | _parsed(dsn)))
+
+
+def named(dsn: str, part: Part) -> str:
+    """Give the libpq connection string with the name under which sessions tell what runs there, and its version.
+
+    Raises SettingsError for one that libpq cannot read.
+    """
+    return make_conninfo(**({"application_name": f"taskplatform {part} {version('taskplatform')}"} | _parsed(dsn)))
 
 
 def _parsed(dsn: str, setting: str = "database_url") -> dict[str, str]:

@@ -99,5 +99,9 @@ SELECT json_build_object(
             'running', running, 'draining', draining, 'lease_seconds', extract(epoch FROM lease_until - now())::float8,
             'up_seconds', extract(epoch FROM now() - started_at)::float8) ORDER BY pool, id), '[]') FROM workers),
     'outbox', (SELECT count(*) FROM outbox),
+    'versions', (SELECT coalesce(json_object_agg(part, versions), '{}') FROM (
+        SELECT split_part(application_name, ' ', 2) AS part, json_agg(DISTINCT split_part(application_name, ' ', 3)) AS versions
+        FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'taskplatform _% _%' GROUP BY 1
+    ) running),
     'totals', (SELECT json_build_object('accepted', accepted, 'attempts', attempts, 'ended', ended, 'dead', dead) FROM inserted)
 )::text

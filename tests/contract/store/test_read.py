@@ -1,13 +1,18 @@
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from taskplatform.errors import InvalidInput
 from taskplatform.job import AttemptEnd, NewJob, Reason, State
+from taskplatform.metrics import Part
 from taskplatform.store.contract import BuriedMessage, JobFilter, LetterFilter
+from taskplatform.store.postgres.conninfo import named
 from tests.fixtures.store import TENANT, DrivenStore, a_job, a_lease, death, ids, retry, success
 from tests.fixtures.waiting import eventually
 
@@ -167,6 +172,24 @@ def test_workers_are_listed_with_their_leases(store: DrivenStore) -> None:
     assert (alive.id, alive.pool, alive.processes, alive.draining) == ("first", "default", 2, False)
     assert 0 < alive.lease_seconds <= 60
     assert silent.lease_seconds <= 0
+
+
+def test_processes_tell_their_version_by_the_name_of_their_sessions(store: DrivenStore) -> None:
+    ours = metadata.version("taskplatform")
+    names = ["taskplatform worker 9.9.9", "taskplatform", "taskplatform worker", "psql"]
+    with ExitStack() as sessions:
+        for part in (Part.API, Part.WORKER, Part.WORKER):
+            sessions.enter_context(psycopg.connect(named(store.dsn, part)))
+        for name in names:
+            sessions.enter_context(psycopg.connect(make_conninfo(store.dsn, application_name=name)))
+
+        versions = store.wait(store.services.glance()).versions
+
+    assert versions == {"api": [ours], "worker": [ours, "9.9.9"]}
+
+
+def test_a_connection_string_that_has_a_name_keeps_it(store: DrivenStore) -> None:
+    assert named("application_name=shop", Part.API) == "application_name=shop"
 
 
 def test_what_has_passed_is_counted(store: DrivenStore) -> None:

@@ -2,47 +2,20 @@
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from kombu import Connection, Queue
-from psycopg.conninfo import make_conninfo
 
 from taskplatform import wiring
-from taskplatform.cli import main
 from taskplatform.client import Client
 from taskplatform.settings import environment_of
-from taskplatform.topology import queues
+from tests.integration.client.conftest import Run
 from tests.integration.client.tasks import add, refuse, wait_for
-from tests.native.servers import Servers
 from tests.native.stack import Stack
-
-Run = Callable[..., tuple[int, str, str]]
-PARTS = [
-    *("signing keys", "task modules", "postgres", "tables", "clocks", "durability", "connections", "workers"),
-    *("dispatcher", "api keys", "broker", "queues", "api", "tasks"),
-]
-
-
-@pytest.fixture
-def run(platform: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command with the platform's settings; gives status, stdout and stderr."""
-    for name, value in {**environment_of(platform.settings), "TASKPLATFORM_API_KEY": platform.key}.items():
-        monkeypatch.setenv(name, value)
-
-    def command(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return command
 
 
 def _json(said: tuple[int, str, str]) -> Any:
@@ -243,88 +216,6 @@ def test_a_key_without_the_scope_is_bad_usage(run: Run, monkeypatch: pytest.Monk
 
     assert status == 2
     assert "jobs:write" in err
-
-
-def test_the_doctor_finds_a_healthy_platform_healthy(run: Run) -> None:
-    said = run("doctor", "--json")
-
-    assert {finding["part"]: finding["health"] for finding in _json(said)} == dict.fromkeys(PARTS, "ok")
-    assert said[0] == 0
-
-
-def test_the_doctor_names_a_server_that_may_lose_what_it_took(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    lax = make_conninfo(os.environ["TASKPLATFORM_DATABASE_URL"], options="-c synchronous_commit=off")
-    monkeypatch.setenv("TASKPLATFORM_DATABASE_URL", lax)
-
-    status, out, _ = run("doctor")
-
-    assert status == 1
-    assert "synchronous_commit is off: an accepted job may be lost → switch it on in Postgres" in out
-
-
-def test_the_doctor_names_a_replica_that_does_not_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "TASKPLATFORM_DATABASE_REPLICA_URLS",
-        f"{os.environ['TASKPLATFORM_DATABASE_URL']};postgresql://127.0.0.1:1/nowhere",
-    )
-
-    status, out, _ = run("doctor")
-
-    assert status == 0
-    assert "number 1 follows no primary → " in out
-    assert "number 2: " in out
-
-
-def test_the_doctor_names_a_cache_that_does_not_answer(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKPLATFORM_CACHE_URL", "redis://127.0.0.1:1")
-
-    status, out, _ = run("doctor")
-
-    assert status == 0
-    assert "cache         it does not answer → start it" in out
-
-
-def test_the_doctor_names_a_queue_of_another_kind(run: Run, platform: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKPLATFORM_POOLS", "default,classic")
-    with Connection(platform.home.broker_url) as connection, connection.channel() as channel:
-        for one in queues(["classic"]):
-            Queue(one.name, durable=True, channel=channel).declare()
-
-    status, out, _ = run("doctor")
-
-    assert status == 1
-    assert "not the quorum queue that is needed" in out
-
-
-def test_the_doctor_names_a_queue_that_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKPLATFORM_POOLS", "default,idle,forgotten")
-
-    status, out, _ = run("doctor")
-
-    assert status == 1
-    assert "missing: jobs.forgotten.dead" in out
-    assert "→ taskplatform init" in out
-
-
-def test_the_doctor_names_what_is_away(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKPLATFORM_DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
-
-    status, out, _ = run("doctor")
-
-    assert status == 3
-    assert "correct TASKPLATFORM_DATABASE_URL" in out
-
-
-def test_the_doctor_names_tables_that_are_not_there(
-    run: Run, servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    empty = servers.postgres.create_database(f"empty_{uuid4().hex[:8]}")
-    monkeypatch.setenv("TASKPLATFORM_DATABASE_URL", empty)
-
-    status, out, _ = run("doctor")
-
-    assert status == 1
-    assert "revision None, needed" in out
 
 
 def test_an_api_that_is_away_is_status_3(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

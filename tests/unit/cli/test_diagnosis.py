@@ -5,10 +5,19 @@ from dataclasses import replace
 
 import pytest
 
-from taskplatform.cli.diagnosis import of_contents, of_database, of_exposure
+from taskplatform.cli.diagnosis import (
+    of_accounts,
+    of_contents,
+    of_database,
+    of_exposure,
+    of_versions,
+    servers_to_look_at,
+)
 from taskplatform.cli.finding import Finding, Health
+from taskplatform.reconciler import Account, Found
 from taskplatform.settings import load
 from taskplatform.store.postgres.checkup import Checkup, Contents
+from taskplatform.store.watching import Owed
 
 SETTINGS = {
     "fsync": "on",
@@ -88,3 +97,58 @@ def test_work_that_nobody_does_and_keys_that_end_are_named(found: Contents, bad:
 )
 def test_what_the_settings_open_to_everybody_is_named(variables: dict[str, str], part: str) -> None:
     assert _bad(of_exposure(load(variables))) == {part: Health.WARNING}
+
+
+@pytest.mark.parametrize(
+    ("named", "servers"),
+    [
+        ({"api_url": "http://api"}, {"api_url"}),
+        ({"api_key": "tp_x"}, {"api_url"}),
+        ({"database_url": "dbname=a", "pools": "gpu"}, {"database_url"}),
+        ({"database_url": "dbname=a", "api_key": "tp_x"}, {"database_url", "api_url"}),
+        ({"pools": "gpu"}, {"database_url", "broker_url", "api_url"}),
+    ],
+)
+def test_servers_that_are_named_are_looked_at_and_all_where_none_is(named: dict[str, str], servers: set[str]) -> None:
+    assert servers_to_look_at(load({}, **named)) == servers
+
+
+@pytest.mark.parametrize(
+    ("running", "health"),
+    [
+        ({"api": ["1.2"], "worker": ["1.2"]}, Health.OK),
+        ({"api": ["1.2"], "worker": ["1.2", "1.3"]}, Health.WARNING),
+        ({"api": ["1.1"], "worker": ["1.1"]}, Health.WARNING),
+        ({}, Health.WARNING),
+    ],
+)
+def test_versions_that_differ_from_each_other_or_from_this_command_are_a_mix(
+    running: dict[str, list[str]], health: Health
+) -> None:
+    assert of_versions(running, "1.2").health is health
+
+
+def _account(queued: int, *, orphans: int = 0, **found: int) -> Account:
+    return Account(owed=Owed(queued=queued, running_without_lease=orphans), found=Found(**found))
+
+
+@pytest.mark.parametrize(
+    ("looks", "health"),
+    [
+        ([_account(3, broker=3)], Health.OK),
+        # Fetched after one look, and told with the lease after the other.
+        ([_account(3, broker=1), _account(3, broker=1, fetched=2)], Health.OK),
+        ([_account(3, broker=1), _account(2, broker=1)], Health.WRONG),
+        ([_account(0, orphans=1), _account(0, orphans=1)], Health.WRONG),
+    ],
+)
+def test_a_job_is_missing_that_nobody_has_at_any_look(looks: list[Account], health: Health) -> None:
+    (finding,) = of_accounts([{"default": look} for look in looks])
+
+    assert finding.health is health
+
+
+def test_a_pool_that_the_first_look_did_not_know_is_judged_by_the_others() -> None:
+    looks = [{"default": _account(0)}, {"default": _account(0), "gpu": _account(4, broker=1)}]
+
+    assert [finding.health for finding in of_accounts(looks)] == [Health.OK, Health.WRONG]
