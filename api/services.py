@@ -25,6 +25,7 @@ from taskplatform.intake import Intake
 from taskplatform.lookups import Cached, Direct, Lookups, Source
 from taskplatform.publish import Publisher
 from taskplatform.pulse import Pulse
+from taskplatform.retention_rules import policy_of
 from taskplatform.settings import Settings
 from taskplatform.store.contract import IntakeStore, OperateStore
 from taskplatform.store.sharded import ShardedStore
@@ -66,12 +67,9 @@ class Services:
     pulse: Pulse
     condition: Condition
     counting: Counting
+    retention: timedelta
+    """How long the rows of ended jobs are kept at least."""
     now: Callable[[], datetime] = utc_now
-
-    @property
-    def retention(self) -> timedelta:
-        """How long the rows of ended jobs are kept."""
-        return timedelta(days=self.settings.retention_days)
 
     async def start(self) -> None:
         """Connect; a part that is away is no error here, each request says so."""
@@ -99,9 +97,9 @@ class Services:
 
 
 def new_services(settings: Settings, store: Store, broker: Broker, cache: Cache | None, metrics: Metrics) -> Services:
-    """Put the parts together. Raises SettingsError when there is no signing key."""
+    """Put the parts together. Raises SettingsError when there is no signing key, or for a bad retention file."""
     catalogue = Catalogue(store)
-    retention = timedelta(days=settings.retention_days)
+    retention = policy_of(settings).shortest
     publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
     members = store.clusters.members if isinstance(store, ShardedStore) else [store]
     intakes = [Intake(member, broker, settings, metrics) for member in members]
@@ -125,6 +123,7 @@ def new_services(settings: Settings, store: Store, broker: Broker, cache: Cache 
         pulse=Pulse(metrics),
         condition=Condition(_question(store), broker, metrics, cache=cache),
         counting=Counting(store),
+        retention=retention,
     )
 
 

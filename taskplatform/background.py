@@ -15,9 +15,10 @@ from taskplatform.publish import Publisher
 from taskplatform.relay import Relay, StrandedRelay
 from taskplatform.rescuer import Rescuer
 from taskplatform.retention import Retention
+from taskplatform.retention_rules import policy_of
 from taskplatform.service import Role
 from taskplatform.settings import Settings
-from taskplatform.store.contract import DispatchStore
+from taskplatform.store.clusters import Cluster
 from taskplatform.store.sharded import ShardedStore
 from taskplatform.telemetry import Metrics, configure_logging, new_metrics
 from taskplatform.undertaker import Undertaker
@@ -41,9 +42,7 @@ async def run_dispatcher(settings: Settings) -> None:
         await dispatch(settings, store, broker, stop)
 
 
-async def dispatch(
-    settings: Settings, store: DispatchStore | ShardedStore, broker: Broker, stop: asyncio.Event
-) -> None:
+async def dispatch(settings: Settings, store: Cluster | ShardedStore, broker: Broker, stop: asyncio.Event) -> None:
     """Run all roles over a store and a broker that are there, until `stop` is set."""
     metrics = new_metrics(Part.DISPATCHER)
     tracer = metrics.tracer = new_tracer(settings, Part.DISPATCHER, metrics)
@@ -55,14 +54,15 @@ async def dispatch(
             await asyncio.to_thread(tracer.close)
 
 
-def new_roles(settings: Settings, store: DispatchStore | ShardedStore, broker: Broker, metrics: Metrics) -> list[Role]:
-    """Make every role of the process. Raises SettingsError when no signing key is set.
+def new_roles(settings: Settings, store: Cluster | ShardedStore, broker: Broker, metrics: Metrics) -> list[Role]:
+    """Make every role of the process. Raises SettingsError when no signing key is set, or for a bad retention file.
 
     Each of several clusters has roles of its own, so that one in trouble holds up no other's jobs; the broker's dead
     letters are buried by one for all.
     """
+    policy = policy_of(settings)
     publish = Publisher(broker, settings.signing_secrets()[0], metrics)
-    clusters: Sequence[DispatchStore] = store.clusters.members if isinstance(store, ShardedStore) else [store]
+    clusters: Sequence[Cluster] = store.clusters.members if isinstance(store, ShardedStore) else [store]
     roles: list[Role] = [Undertaker(store, broker, metrics, settings)]
     for number, cluster in enumerate(clusters):
         of_cluster = (
@@ -71,7 +71,7 @@ def new_roles(settings: Settings, store: DispatchStore | ShardedStore, broker: B
             StrandedRelay(cluster, broker, publish, settings),
             Rescuer(cluster, metrics, settings),
             Expirer(cluster, metrics, settings),
-            Retention(cluster, metrics, settings),
+            Retention(cluster, metrics, policy),
         )
         roles += [role.of_cluster(number) for role in of_cluster]
     return roles

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from taskplatform.keeping import Policy
 from taskplatform.service import Role
-from taskplatform.settings import Settings
-from taskplatform.store.contract import DispatchStore
+from taskplatform.store.upkeep import UpkeepStore
 from taskplatform.telemetry import Metrics
 
 PRUNE_SECONDS = 3600.0
@@ -18,15 +18,15 @@ class Retention(Role):
 
     name: ClassVar[str] = "retention"
 
-    def __init__(self, store: DispatchStore, metrics: Metrics, settings: Settings) -> None:
+    def __init__(self, store: UpkeepStore, metrics: Metrics, policy: Policy) -> None:
         super().__init__(metrics, pause_seconds=PRUNE_SECONDS)
         self._store = store
-        self._days = settings.retention_days
+        self._policy = policy
 
     async def run_once(self) -> bool:
         """Prune one batch; True when there may be more."""
-        counts = await self._store.prune(self._days, PRUNE_ROWS)
-        pruned = {kind: count for kind, count in counts.items() if count}
-        if pruned:
-            self._log.info("Pruned what was kept long enough", **pruned)
-        return any(count >= PRUNE_ROWS for count in counts.values())
+        pruned = await self._store.prune(self._policy, PRUNE_ROWS)
+        counts = {kind: count for kind, count in pruned.counts.items() if count}
+        if counts:
+            self._log.info("Pruned what was kept long enough", **counts)
+        return pruned.more

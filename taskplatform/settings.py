@@ -113,7 +113,12 @@ class Settings(BaseSettings):
         default=1.0, gt=0, le=2, description="longest pause between two looks for due jobs"
     )
     dispatch_batch_jobs: int = Field(default=500, ge=1, le=10_000, description="most jobs released in one transaction")
-    retention_days: float = Field(default=30.0, gt=0, description="how long ended jobs and their attempts are kept")
+    retention_days: float = Field(
+        default=30.0, gt=0, le=36_500, description="how long ended jobs, their attempts and dead letters are kept"
+    )
+    retention_file: Path | None = Field(
+        default=None, description="TOML file with other retention for single tenants and tasks"
+    )
 
     autoscale_driver: str = Field(
         default="none",

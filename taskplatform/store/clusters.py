@@ -14,6 +14,7 @@ from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable, St
 from taskplatform.freshness import Position
 from taskplatform.shards import Homes, KnownMap
 from taskplatform.store.contract import Acceptance, DispatchStore, IntakeStore, OperateStore, ReadStore, RefusedJob
+from taskplatform.store.upkeep import UpkeepStore
 from taskplatform.store.watching import WatchStore
 from taskplatform.telemetry import logger
 
@@ -29,7 +30,7 @@ WATCH_SECONDS = 2.0
 T = TypeVar("T")
 
 
-class Cluster(IntakeStore, ReadStore, OperateStore, DispatchStore, ScaleStore, WatchStore, Protocol):
+class Cluster(IntakeStore, ReadStore, OperateStore, DispatchStore, UpkeepStore, ScaleStore, WatchStore, Protocol):
     """The store of one Postgres cluster."""
 
     async def open(self) -> None:

@@ -285,9 +285,6 @@ class DispatchStore(Protocol):
         with the same messages adds nothing for jobs that have a row.
         """
 
-    async def prune(self, retention_days: float, limit: int) -> Mapping[str, int]:
-        """Create the partitions of the coming days and drop what is past retention; gives counts by kind."""
-
     async def settle_outbox(self, outbox_ids: Sequence[int]) -> None:
         """Forget outbox rows whose messages the broker has confirmed. May be called twice."""
 

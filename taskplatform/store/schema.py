@@ -260,3 +260,14 @@ shard_maps = Table(
     _stamp("made_at"),
     CheckConstraint("cardinality(homes) = 256", name="shard_maps_homes_check"),
 )
+
+retention_parts = Table(
+    "retention_parts",
+    metadata,
+    Column("part", Text, primary_key=True),
+    _must("policy", Text, "''"),
+    _stamp("look_at"),
+    _may("cutoffs", Text),
+)
+
+late_rows = Table("late_rows", metadata, _must("part", Text))

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 _TRIES = 6
 _PAUSE_SECONDS = 0.01
-# The relay publishes within its transaction, and retention drops partitions.
+# The relay publishes within its transaction.
 TRANSACTION_SECONDS = 90.0
 
 
@@ -55,8 +55,8 @@ class Asker:
         return await again_after_deadlock(ask)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Ask]:
-        async with self._pool.link(within_seconds=TRANSACTION_SECONDS) as link, writing(link):
+    async def _transaction(self, *, within_seconds: float = TRANSACTION_SECONDS) -> AsyncIterator[Ask]:
+        async with self._pool.link(within_seconds=within_seconds) as link, writing(link):
             async with link.transaction():
                 yield lambda call: _run(link, call)
             await note_commit(link, self._pool.watermark)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from taskplatform.ids import lowest_id_at
@@ -14,27 +15,41 @@ PARTITIONED = {"finished_jobs": "id", "attempts": "job_id"}
 DAYS_AHEAD = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The partitions of one day; each table has one whose name ends in `name`."""
+
+    date: date
+
+    @property
+    def name(self) -> str:
+        """What their names end in."""
+        return f"{self.date:%Y%m%d}"
+
+    @property
+    def begins(self) -> datetime:
+        """The time of the lowest id."""
+        return datetime.combine(self.date, time(), tzinfo=UTC)
+
+    @property
+    def bounds(self) -> tuple[str, str]:
+        """The lowest id, and the one above the highest."""
+        return _lowest_id(self.begins), _lowest_id(self.begins + timedelta(days=1))
+
+
 def add_calls(today: date) -> Iterator[Call]:
     """Give the calls that make the partitions of today and of the days ahead; each answers what it did."""
-    for day in (today + timedelta(days=ahead) for ahead in range(DAYS_AHEAD + 1)):
-        lower, upper = _lowest_id(day), _lowest_id(day + timedelta(days=1))
+    for day in (Day(today + timedelta(days=ahead)) for ahead in range(DAYS_AHEAD + 1)):
         for parent, key in PARTITIONED.items():
-            yield call("add_partition", parent, key, f"{day:%Y%m%d}", lower, upper)
+            yield call("add_partition", parent, key, day.name, *day.bounds)
 
 
-def past_retention(partitions: Iterable[str], oldest: datetime) -> list[str]:
-    """Give those partitions, by name, all of whose ids are older than `oldest`; the default partitions never are."""
-    return [name for name in partitions if (day := _day_of(name)) is not None and _midnight(day, 1) <= oldest]
+def days_of(partitions: Iterable[str]) -> list[Day]:
+    """Give the days that have partitions, the oldest first; the default partitions are of none."""
+    suffixes = {name.rpartition("_")[2] for name in partitions}
+    found = (datetime.strptime(each, "%Y%m%d").replace(tzinfo=UTC) for each in suffixes if each.isdecimal())
+    return [Day(each.date()) for each in sorted(found)]
 
 
-def _lowest_id(day: date) -> str:
-    return str(lowest_id_at(round(_midnight(day).timestamp() * 1000)))
-
-
-def _midnight(day: date, later: int = 0) -> datetime:
-    return datetime.combine(day + timedelta(days=later), time(), tzinfo=UTC)
-
-
-def _day_of(partition: str) -> date | None:
-    suffix = partition.rpartition("_")[2]
-    return datetime.strptime(suffix, "%Y%m%d").replace(tzinfo=UTC).date() if suffix.isdecimal() else None
+def _lowest_id(at: datetime) -> str:
+    return str(lowest_id_at(round(at.timestamp() * 1000)))

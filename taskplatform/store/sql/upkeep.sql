@@ -7,32 +7,84 @@ SELECT add_partition($1, $2, $3, $4::uuid, $5::uuid)
 SELECT c.relname FROM pg_inherits h JOIN pg_class c ON c.oid = h.inhrelid
 WHERE h.inhparent = ANY (ARRAY ['finished_jobs'::regclass, 'attempts'::regclass]) AND c.relkind = 'r'
 
--- name: drop_partition
--- Drop one partition. $1 name
-SELECT drop_partition($1)
+-- name: list_parts
+-- How far retention has come with the partitions that it has looked into.
+SELECT part, policy, look_at, cutoffs IS NOT NULL FROM retention_parts
 
--- name: prune_keys
+-- name: enter_part
+-- Begin to keep count of a partition. $1 part
+INSERT INTO retention_parts (part) VALUES ($1) ON CONFLICT DO NOTHING
+
+-- name: take_part
+-- Work on a partition alone; no row where somebody else does, or has dropped it. $1 part
+SELECT policy, look_at, cutoffs FROM retention_parts WHERE part = $1 FOR UPDATE SKIP LOCKED
+
+-- name: leave_part
+-- What is to be done next with a partition: sweep by the cutoffs, or look again. $1 part, $2 policy, $3 next look, $4 cutoffs
+UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4 WHERE part = $1
+
+-- name: survey_day
+-- The ended jobs of a day by tenant and task, dead ones apart. $1 lowest id, $2 id above the highest
+SELECT tenant, task, state = 'dead', count(*), min(ended_at), max(ended_at)
+FROM finished_jobs WHERE id >= $1::uuid AND id < $2::uuid GROUP BY 1, 2, 3
+
+-- name: survey_rest
+-- The same of old jobs that no daily partition holds. $1 ended before
+SELECT tenant, task, state = 'dead', count(*), min(ended_at), max(ended_at)
+FROM finished_jobs_default WHERE ended_at < $1::timestamptz GROUP BY 1, 2, 3
+
+-- name: survey_letters
+-- The same of old dead letters, all of which count as dead. $1 written before
+SELECT tenant, task, true, count(*), min(created_at), max(created_at)
+FROM dead_letters WHERE created_at < $1::timestamptz GROUP BY 1, 2
+
+-- name: drop_day
+-- Drop the partitions of a day, but not what the cutoffs do not name.
+-- $1 part, $2 lowest id, $3 id above the highest, $4 tenant, $5 task, $6 dead, $7 ended before (arrays), $8 most jobs to move out
+SELECT drop_day($1, $2::uuid, $3::uuid, $4::text[], $5::text[], $6::bool[], $7::timestamptz[], $8::int)
+
+-- name: past_in_day
+-- Jobs of a day that have been kept long enough. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows, $6 lowest id, $7 id above the highest
+SELECT f.id, f.series FROM finished_jobs f JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
+    ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
+WHERE f.id >= $6::uuid AND f.id < $7::uuid ORDER BY f.id LIMIT $5::int
+
+-- name: past_in_rest
+-- The same of those that no daily partition holds. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows
+SELECT f.id, f.series FROM finished_jobs_default f
+JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
+    ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
+ORDER BY f.ended_at, f.id LIMIT $5::int
+
+-- name: forget_ended
+-- Forget ended jobs and their attempts, but none that was replayed meanwhile; answers how many of both. $1 id, $2 series (arrays)
+WITH gone AS (
+    DELETE FROM finished_jobs f WHERE f.id = ANY ($1::uuid[])
+        AND (f.id, f.series) IN (SELECT i.id, i.series FROM unnest($1::uuid[], $2::int[]) AS i (id, series))
+    RETURNING f.id
+), tried AS (
+    DELETE FROM attempts a WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id IN (SELECT id FROM gone) RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM tried)
+
+-- name: forget_keys
 -- Forget idempotency keys whose time is over. $1 most rows
 DELETE FROM idempotency_keys WHERE (tenant, key) IN (
     SELECT tenant, key FROM idempotency_keys WHERE expires_at < now() ORDER BY expires_at LIMIT $1::int FOR UPDATE SKIP LOCKED)
 RETURNING 1
 
--- name: prune_jobs
--- Forget ended jobs that no daily partition holds. $1 retention in days, $2 most rows
-DELETE FROM finished_jobs_default WHERE id IN (
-    SELECT id FROM finished_jobs_default WHERE ended_at < now() - make_interval(secs => $1::float8 * 86400)
-    ORDER BY ended_at LIMIT $2::int)
-RETURNING 1
-
--- name: prune_attempts
--- Forget attempts that no daily partition holds. $1 retention in days, $2 most rows
-DELETE FROM attempts_default WHERE (job_id, number) IN (
-    SELECT job_id, number FROM attempts_default WHERE ended_at < now() - make_interval(secs => $1::float8 * 86400)
-    ORDER BY ended_at LIMIT $2::int)
-RETURNING 1
-
--- name: prune_letters
--- Forget dead letters as old as the jobs that are forgotten. $1 retention in days, $2 most rows
+-- name: forget_letters
+-- Forget dead letters that have been kept long enough. $1 tenant, $2 task, $3 written before (arrays), $4 most rows
 DELETE FROM dead_letters WHERE id IN (
-    SELECT id FROM dead_letters WHERE created_at < now() - make_interval(secs => $1::float8 * 86400) ORDER BY id LIMIT $2::int)
+    SELECT d.id FROM dead_letters d JOIN unnest($1::text[], $2::text[], $3::timestamptz[]) AS c (tenant, task, before)
+        ON c.tenant IS NOT DISTINCT FROM d.tenant AND c.task IS NOT DISTINCT FROM d.task AND d.created_at < c.before
+    ORDER BY d.id LIMIT $4::int)
+RETURNING 1
+
+-- name: forget_strays
+-- Forget old attempts outside the daily partitions of which no job is left. $1 ended before, $2 most rows
+DELETE FROM attempts_default WHERE (job_id, number) IN (
+    SELECT a.job_id, a.number FROM attempts_default a WHERE a.ended_at < $1::timestamptz
+        AND NOT EXISTS (SELECT FROM jobs j WHERE j.id = a.job_id) AND NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = a.job_id)
+    ORDER BY a.ended_at LIMIT $2::int)
 RETURNING 1

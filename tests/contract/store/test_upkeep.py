@@ -1,18 +1,31 @@
+from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import psycopg
 
 from taskplatform.ids import Locator, lowest_id_at, new_job_id
+from taskplatform.keeping import Policy
 from taskplatform.store.postgres.partitions import DAYS_AHEAD
 from tests.fixtures.store import DrivenStore, a_job, death, success
 
 TODAY = datetime.now(UTC).date()
+THIRTY_DAYS = Policy(default_days=30.0)
 
 
 def prune(store: DrivenStore, days: float = 30.0, limit: int = 1000) -> dict[str, int]:
-    counts = store.wait(store.services.prune(days, limit))
-    return {kind: count for kind, count in counts.items() if count}
+    pruned = store.wait(store.services.prune(Policy(default_days=days), limit))
+    return {kind: count for kind, count in pruned.counts.items() if count}
+
+
+def pruned_all(store: DrivenStore, policy: Policy = THIRTY_DAYS, limit: int = 1000) -> dict[str, int]:
+    done: Counter[str] = Counter()
+    for _ in range(20):
+        pruned = store.wait(store.services.prune(policy, limit))
+        done.update(pruned.counts)
+        if not pruned.more:
+            return {kind: count for kind, count in done.items() if count}
+    raise AssertionError("it never ends")
 
 
 def partitions(store: DrivenStore, parent: str = "finished_jobs") -> list[str]:
@@ -65,7 +78,7 @@ def test_partitions_past_retention_are_dropped(store: DrivenStore) -> None:
     add_partition(store, kept)
     add_partition(store, dropped)
 
-    assert prune(store)["partitions_dropped"] == 2
+    assert pruned_all(store)["partitions_dropped"] == 2
     assert f"attempts_{kept:%Y%m%d}" in partitions(store, "attempts")
     assert f"finished_jobs_{dropped:%Y%m%d}" not in partitions(store)
 
@@ -76,9 +89,9 @@ def test_a_partition_that_is_read_for_long_is_left_for_later(store: DrivenStore,
     with psycopg.connect(database) as reader:
         reader.execute("SELECT count(*) FROM finished_jobs")
 
-        assert prune(store) == {"partitions_dropped": 1}
+        assert pruned_all(store) == {}
 
-    assert prune(store) == {"partitions_dropped": 1}
+    assert pruned_all(store) == {"partitions_dropped": 2}
 
 
 def test_old_jobs_without_a_partition_are_forgotten_a_batch_at_a_time(store: DrivenStore) -> None:
@@ -120,6 +133,6 @@ def test_dispatchers_may_prune_at_once(store: DrivenStore) -> None:
     day = TODAY + timedelta(days=DAYS_AHEAD)
     store.rows(f"DROP TABLE finished_jobs_{day:%Y%m%d}, attempts_{day:%Y%m%d}")
 
-    pruned = [store.begin(store.services.prune(30, 10)) for _ in range(6)]
+    pruned = [store.begin(store.services.prune(THIRTY_DAYS, 10)) for _ in range(6)]
 
-    assert sum(counts.result(60)["partitions_added"] for counts in pruned) == 2
+    assert sum(each.result(60).counts["partitions_added"] for each in pruned) == 2

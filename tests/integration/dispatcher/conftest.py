@@ -21,6 +21,7 @@ from taskplatform.publish import Publisher
 from taskplatform.relay import Relay, StrandedRelay
 from taskplatform.rescuer import Rescuer
 from taskplatform.retention import Retention
+from taskplatform.retention_rules import policy_of
 from taskplatform.servers import free_ports
 from taskplatform.service import Role
 from taskplatform.settings import Settings, load
@@ -81,7 +82,7 @@ class Stage:
 
     def retention(self) -> Retention:
         """Make what prunes."""
-        return Retention(self.store.services, self.metrics, self.settings)
+        return Retention(self.store.services, self.metrics, policy_of(self.settings))
 
     def undertaker(self, **settings: Any) -> Undertaker:
         """Make an undertaker."""

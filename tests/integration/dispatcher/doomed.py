@@ -14,7 +14,7 @@ from taskplatform.background import dispatch
 from taskplatform.broker.contract import Broker
 from taskplatform.payload import Message
 from taskplatform.settings import load
-from taskplatform.store.contract import DispatchStore
+from taskplatform.store.clusters import Cluster
 from taskplatform.wiring import new_broker, new_store
 
 
@@ -66,7 +66,7 @@ async def _run(step: Step) -> None:
     await broker.start()
     store = new_store(settings)
     await dispatch(
-        settings, cast("DispatchStore", Doomed(store, step)), cast("Broker", Doomed(broker, step)), asyncio.Event()
+        settings, cast("Cluster", Doomed(store, step)), cast("Broker", Doomed(broker, step)), asyncio.Event()
     )
 
 
