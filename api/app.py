@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
 from api import jobs, letters, overview, pools, status
 from api.batch import SubmitBatch
+from api.cycle import CLOSE
 from api.detour import MODE
 from api.document import PUBLIC, document, page
 from api.exchange import SECURITY_HEADERS, Endpoint
@@ -166,6 +167,7 @@ class _Outside:
         self._app = app
         self._store = services.store
         self._detour = services.detour
+        self._condition = services.condition
         self._counted = cache(lambda route, code: measured.http_requests_total.labels(route=route, status=str(code)))
         self._timed = cache(lambda route: measured.http_request_seconds.labels(route=route))
 
@@ -186,6 +188,8 @@ class _Outside:
                 message["headers"] += self._seen(scope)
                 if self._detour.open and not _is_kept(message["headers"]):
                     message["headers"].append(MODE)
+                if self._condition.leaving:
+                    message["headers"].append(CLOSE)
             await send(message)
 
         hot = self._hot.get(scope["path"]) if scope["method"] == "POST" else None

@@ -44,6 +44,8 @@ class Condition:
         self._answered = False
         self.started = False
         """Whether the store has ever answered this process."""
+        self.leaving = False
+        """Whether this process was told to stop: it still serves, but callers are to go elsewhere."""
 
     @property
     def broker(self) -> bool:

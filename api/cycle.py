@@ -13,7 +13,8 @@ from api.problems import CONTENT_TYPE, Problem, headers_of, problem
 from api.views import encode
 
 _NO_BODY = frozenset({204, 304})
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
+"""The header of an answer after which its connection ends."""
 
 
 class Cycle(RequestResponseCycle):
@@ -55,7 +56,7 @@ class Cycle(RequestResponseCycle):
         if b"close" in found.get(b"connection", b"").lower():
             self.keep_alive = False
         elif not self.keep_alive:
-            sent.append(_CLOSE)
+            sent.append(CLOSE)
         self.expected_content_length = int(length or 0)
         self.chunked_encoding = length is None and self.scope["method"] != "HEAD" and status not in _NO_BODY
         if self.chunked_encoding and b"transfer-encoding" not in found:
@@ -102,14 +103,14 @@ def written(status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
 def last_words(refusal: Problem, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Write a whole answer for what is no request; the connection ends after it."""
     body = encode(refusal)
-    return written(refusal.status, [*default_headers, *_headers(refusal, body), _CLOSE]) + body
+    return written(refusal.status, [*default_headers, *_headers(refusal, body), CLOSE]) + body
 
 
 async def busy(_scope: Scope, _receive: Receive, send: Send) -> None:
     """Answer, as an ASGI application, that this process has more requests than it takes on."""
     refusal = problem("overloaded")
     body = encode(refusal)
-    await send({"type": "http.response.start", "status": refusal.status, "headers": [*_headers(refusal, body), _CLOSE]})
+    await send({"type": "http.response.start", "status": refusal.status, "headers": [*_headers(refusal, body), CLOSE]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -1,4 +1,4 @@
-"""Hears of the stop of this process before the server waits for the requests that are under way."""
+"""The end of this process: it tells its callers to go elsewhere, serves them for a while yet, and only then stops."""
 
 from __future__ import annotations
 
@@ -8,26 +8,38 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+_Handler = Callable[[int, FrameType | None], object]
 
-def on_stop(leave: Callable[[], None]) -> None:
-    """Call `leave` in the running event loop when a signal asks the process to stop, beside what the server does then.
 
-    Signals belong to the main thread: in any other, nothing is done.
+def on_stop(leave: Callable[[], None], drain_seconds: float) -> None:
+    """When a signal asks the process to stop, call `leave` in the running event loop, and let the server stop later.
+
+    The server hears of the signal after `drain_seconds`, or with the next signal if that comes before. Signals belong
+    to the main thread: in any other, nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         return
-    loop = asyncio.get_running_loop()
+    farewell = _Farewell(asyncio.get_running_loop(), leave, drain_seconds)
     for number in (signal.SIGINT, signal.SIGTERM):
-        _chain(number, lambda: loop.call_soon_threadsafe(leave))
+        stop = signal.getsignal(number)
+        if callable(stop):
+            farewell.precede(number, stop)
 
 
-def _chain(number: signal.Signals, leave: Callable[[], object]) -> None:
-    before = signal.getsignal(number)
+class _Farewell:
+    def __init__(self, loop: asyncio.AbstractEventLoop, leave: Callable[[], None], drain_seconds: float) -> None:
+        self._loop = loop
+        self._leave = leave
+        self._wait_seconds = drain_seconds
+        self._stop: asyncio.TimerHandle | None = None
 
-    def handle(received: int, frame: FrameType | None) -> None:
-        leave()
-        if callable(before):
-            before(received, frame)
+    def precede(self, number: signal.Signals, stop: _Handler) -> None:
+        signal.signal(number, lambda received, _: self._loop.call_soon_threadsafe(self._begin, stop, received))
 
-    if callable(before):
-        signal.signal(number, handle)
+    def _begin(self, stop: _Handler, received: int) -> None:
+        self._leave()
+        if self._stop is not None:
+            self._stop.cancel()
+        self._stop = self._loop.call_later(self._wait_seconds, stop, received, None)
+        # Whoever asks again does not want to wait.
+        self._wait_seconds = 0.0

@@ -73,8 +73,7 @@ class Services:
 
     async def start(self) -> None:
         """Connect; a part that is away is no error here, each request says so."""
-        # A long wait must not hold up the stop.
-        on_stop(self.waiter.dismiss)
+        on_stop(self._leave, self.settings.api_drain_seconds)
         await self.store.open()
         await self.broker.start()
         if self.cache is not None:
@@ -83,6 +82,11 @@ class Services:
             await self.catalogue.refresh()
         except StoreUnavailable as error:
             logger("api").warning("Started without the store", trouble=str(error))
+
+    def _leave(self) -> None:
+        self.condition.leaving = True
+        # A long wait must not hold up the stop.
+        self.waiter.dismiss()
 
     async def stop(self) -> None:
         """Send waiting callers away, store and publish what was taken, and disconnect."""

@@ -40,17 +40,22 @@ async def livez(services: Here) -> Response:
 
 @route(router, "GET", "/readyz", shows=Readiness)
 async def readyz(services: Here) -> Response:
-    """Say whether this process can do its work: `degraded` takes jobs, which wait; `unavailable` (503) takes none."""
+    """Say whether this process can do its work.
+
+    `degraded` takes jobs, which wait; `unavailable` (503) takes none; `leaving` (503) stops soon, and still serves.
+    """
     store = not services.detour.open and await services.condition.store()
     broker = services.condition.broker
     status = "ready" if store and broker else "degraded" if store or broker else "unavailable"
+    if services.condition.leaving:
+        status = "leaving"
     view = Readiness(
         status=status,
         store="ok" if store else "away",
         broker="ok" if broker else "away",
         cache=services.condition.cache,
     )
-    return answer(view, status=503 if status == "unavailable" else 200)
+    return answer(view, status=200 if status in ("ready", "degraded") else 503)
 
 
 @route(router, "GET", "/startupz", shows=Health)

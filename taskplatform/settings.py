@@ -66,6 +66,13 @@ class Settings(BaseSettings):
 
     api_host: str = Field(default="127.0.0.1", description="address that the API listens on")
     api_port: int = Field(default=8080, ge=0, le=65535, description="port that the API listens on")
+    api_drain_seconds: float = Field(
+        default=2.0,
+        ge=0,
+        le=60,
+        description="how long an API process that is told to stop still serves, while it says that it is not ready:"
+        " until load balancers have seen it; 0 where there is none",
+    )
     api_processes: int = Field(default=1, ge=1, le=64, description="API processes that share the port")
     api_url: str = Field(default="http://127.0.0.1:8080", description="where the SDK and the CLI find the API")
     api_key: SecretStr | None = Field(default=None, description="key that the SDK and the CLI send")
@@ -220,6 +227,10 @@ class Settings(BaseSettings):
         """Read nothing by itself: `load` hands everything in."""
         del settings_cls, env_settings, dotenv_settings, file_secret_settings
         return (init_settings,)
+
+    def changed(self, **changes: Any) -> Settings:
+        """Give these settings with some of another value. Raises ValidationError for one that is not allowed."""
+        return Settings(**{name: getattr(self, name) for name in self.model_fields_set} | changes)
 
     def replica_dsns(self) -> list[str]:
         """Give the connection string of each read replica."""

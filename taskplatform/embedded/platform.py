@@ -167,16 +167,15 @@ class Platform:
             self._tell(f"The setting {name} is not used here: this platform has servers of its own")
         api_port = self._port("the API", wanted.api_port)
         flower_port = self._port("Flower", wanted.flower_port) if wanted.flower_port else 0
-        return wanted.model_copy(
-            update={
-                "database_url": SecretStr(postgres.dsn(_DATABASE)),
-                "broker_url": SecretStr(valkey.url()),
-                "signing_keys": wanted.signing_keys or (SecretStr(kept.signing_key),),
-                "data_dir": self.data_dir,
-                "api_port": api_port,
-                "api_url": f"http://{_reachable(wanted.api_host)}:{api_port}",
-                "flower_port": flower_port,
-            }
+        return wanted.changed(
+            database_url=SecretStr(postgres.dsn(_DATABASE)),
+            broker_url=SecretStr(valkey.url()),
+            signing_keys=wanted.signing_keys or (SecretStr(kept.signing_key),),
+            data_dir=self.data_dir,
+            api_port=api_port,
+            api_url=f"http://{_reachable(wanted.api_host)}:{api_port}",
+            api_drain_seconds=0.0,
+            flower_port=flower_port,
         )
 
     def _port(self, who: str, wanted: int) -> int:

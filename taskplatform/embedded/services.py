@@ -25,8 +25,8 @@ class Services:
 
     def all(self, worker_port: int, dispatcher_port: int) -> dict[str, Service]:
         """Give every service by its name, the one that has to stop first last."""
-        worker = self.settings.model_copy(update={"metrics_port": worker_port})
-        dispatcher = self.settings.model_copy(update={"metrics_port": dispatcher_port})
+        worker = self.settings.changed(metrics_port=worker_port)
+        dispatcher = self.settings.changed(metrics_port=dispatcher_port)
         found = {"flower": self._flower()} if self.settings.flower_port else {}
         # The API comes last, because what was started last is stopped first.
         return found | {
@@ -46,7 +46,7 @@ class Services:
             health = f"http://127.0.0.1:{port}/readyz"
             return {"worker": self._service("worker", settings, ("workers",), health, stop_seconds=stop_seconds)}
         # The first worker announces the tasks: without one nothing could be handed in.
-        least = settings.model_copy(update={"autoscale_min_workers": max(settings.autoscale_min_workers, 1)})
+        least = settings.changed(autoscale_min_workers=max(settings.autoscale_min_workers, 1))
         module = ("taskplatform.cli", "autoscaler")
         health = f"http://127.0.0.1:{port}/livez"
         return {"autoscaler": self._service("autoscaler", least, module, health, stop_seconds=stop_seconds)}

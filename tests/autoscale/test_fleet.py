@@ -16,7 +16,6 @@ from taskplatform.autoscale.loop import Autoscaler, Parts
 from taskplatform.autoscale.policy import Rules
 from taskplatform.autoscale.rules import Plan
 from taskplatform.errors import BrokerUnavailable, SettingsError
-from taskplatform.settings import Settings
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.telemetry import new_metrics
 from taskplatform.wiring import new_broker
@@ -38,13 +37,7 @@ class Scaled:
         # Every time of the plan is a tenth of what one would choose for real.
         rules = Rules(max_workers=3, target_seconds=1.0, stabilisation_seconds=4.0, idle_seconds=2.0)
         self.plan = Plan(**{"rules": rules, "least_life_seconds": 1.0, "grace_seconds": 25.0, **plan})
-        self.settings = bench.settings.model_copy(update={"autoscale_poll_seconds": 0.5, "worker_processes": 1})
-        self.settings = Settings(
-            **{
-                name: getattr(self.settings, name)
-                for name in {*bench.settings.model_fields_set, "autoscale_poll_seconds", "worker_processes"}
-            }
-        )
+        self.settings = bench.settings.changed(autoscale_poll_seconds=0.5, worker_processes=1)
         self.folder = bench.folder / "fleet"
         self.loop = asyncio.new_event_loop()
         self.thread = Thread(target=self.loop.run_forever)

@@ -72,8 +72,7 @@ class Place:
 @contextmanager
 def flower(bench: Bench) -> Iterator[Place]:
     port = free_ports(1)[0]
-    settings = bench.settings.model_copy(update={"flower_port": port})
-    settings = type(settings)(**{name: getattr(settings, name) for name in settings.model_fields_set | {"flower_port"}})
+    settings = bench.settings.changed(flower_port=port)
     command = Command(
         name="flower",
         argv=(sys.executable, "-m", "workers.flower"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from api.__main__ import DRAIN_SECONDS
+from api.__main__ import FINISH_SECONDS
 from taskplatform.autoscale.drivers.kubernetes import POOL_LABEL
 from taskplatform.settings import load
 from tests.containers.chart import (
@@ -90,8 +90,7 @@ def test_a_pod_is_stopped_no_sooner_than_what_it_does_may_take(resources: tuple[
         if component(template) == "worker":
             assert grace >= float(said["TASKPLATFORM_WORKER_DRAIN_SECONDS"]) + 15, name
         if component(template) == "api":
-            waits = container(template)["lifecycle"]["preStop"]["sleep"]["seconds"]
-            assert grace >= waits + DRAIN_SECONDS + 5, name
+            assert grace >= float(said["TASKPLATFORM_API_DRAIN_SECONDS"]) + FINISH_SECONDS + 5, name
 
 
 def test_no_pod_goes_before_the_one_that_takes_its_place_is_ready(resources: tuple[Resource, ...]) -> None:

@@ -46,7 +46,8 @@ def main() -> int:
 
 
 def _platform(servers: HaServers, tasks: str) -> HaStack:
-    return HaStack(servers, {"task_modules": tasks, "cache_url": servers.redis.url()})
+    wanted = {"task_modules": tasks, "cache_url": servers.redis.url(), "api_drain_seconds": 2.0}
+    return HaStack(servers, wanted)
 
 
 def _table(servers: HaServers, stack: HaStack) -> list[str]:

@@ -93,7 +93,8 @@ class Stack:
             api_port=api_port,
             api_url=f"http://127.0.0.1:{api_port}",
             log_format="text",
-            **self.wanted,
+            # Whoever wants to see it drain says so: no other test waits for it.
+            **{"api_drain_seconds": 0.0, **self.wanted},
         )
         subprocess.run(
             [sys.executable, "-m", "taskplatform.cli", "init"],
@@ -153,7 +154,7 @@ class Stack:
             name=f"the {name}",
             argv=(sys.executable, *program),
             log=self.servers.folder / f"{self.home.name}-{name}.log",
-            env=self._environment(self.settings.model_copy(update=more)),
+            env=self._environment(self.settings.changed(**more)),
         )
         return Part(command, port, path)
 

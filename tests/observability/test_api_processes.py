@@ -29,13 +29,7 @@ JOBS = 60
 def two_processes(api_settings: Settings, database: str) -> Iterator[Settings]:
     """An API of two processes whose metrics have ports of their own."""
     shared, first = _ports()
-    changed = api_settings.model_copy(update={"api_port": shared, "api_processes": 2, "metrics_port": first})
-    settings = Settings(
-        **{
-            name: getattr(changed, name)
-            for name in api_settings.model_fields_set | {"api_port", "api_processes", "metrics_port"}
-        }
-    )
+    settings = api_settings.changed(api_port=shared, api_processes=2, metrics_port=first)
     process = subprocess.Popen(
         [sys.executable, "-m", "api"],
         cwd=ROOT,

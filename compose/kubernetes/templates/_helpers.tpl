@@ -109,7 +109,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{/*
 One pod of the platform. Takes root, component, track, args, env (its own variables), port (name and number of its
 health pages), probes (paths, "" where it has none), graceSeconds, resources, and for some: labels, annotations,
-preStopSeconds, volumes, mounts, account, temporarySpace, place (nodeSelector, tolerations, affinity, priorityClassName).
+volumes, mounts, account, temporarySpace, place (nodeSelector, tolerations, affinity, priorityClassName).
 */}}
 {{- define "tp.pod" -}}
 {{- $root := .root -}}
@@ -207,11 +207,6 @@ spec:
         periodSeconds: 10
         failureThreshold: 6
         {{- end }}
-      {{- end }}
-      {{- with .preStopSeconds }}
-      lifecycle:
-        # Until every node has heard that no more connections come here.
-        preStop: {sleep: {seconds: {{ . }}}}
       {{- end }}
       resources:
         {{- toYaml .resources | nindent 8 }}

@@ -130,16 +130,13 @@ class Processes:
 
     def _start(self, pool: str) -> None:
         name = f"{pool}-{uuid4().hex[:8]}"
-        own = self._settings.model_copy(update={"worker_pool": pool, "metrics_port": 0})
         kept = {key: value for key, value in self._inherited.items() if not key.startswith(PREFIX)}
-        changed = Settings(
-            **{key: getattr(own, key) for key in {*self._settings.model_fields_set, "worker_pool", "metrics_port"}}
-        )
+        own = self._settings.changed(worker_pool=pool, metrics_port=0)
         try:
             with (self._folder / f"{name}.log").open("ab") as log:
                 child = subprocess.Popen(
                     [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "workers"],
-                    env={**kept, **environment_of(changed), "PYTHONUNBUFFERED": "1"},
+                    env={**kept, **environment_of(own), "PYTHONUNBUFFERED": "1"},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,

@@ -129,6 +129,7 @@ def api_settings(database: str, vhost: Vhost) -> Settings:
         signing_keys=SECRET,
         pools="default,bulk",
         publish_timeout_seconds=2,
+        api_drain_seconds=0,
     )
     declare(loaded)
     return loaded

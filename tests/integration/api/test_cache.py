@@ -86,7 +86,7 @@ def test_what_has_ended_is_shown_while_the_store_is_away(service: Service, store
 def test_without_the_cache_the_answers_are_the_same(
     api_settings: Settings, database: str, cache_server: Redis, harm: str
 ) -> None:
-    loaded = api_settings.model_copy(update={"cache_url": SecretStr(cache_server.url())})
+    loaded = api_settings.changed(cache_url=SecretStr(cache_server.url()))
     with running(loaded, database) as service:
         client = service.client()
         kept = ended(service, client)

@@ -22,7 +22,7 @@ OLD = "0=1-1"
 def replicated(api_settings: Settings, database: str, standby: Standby) -> Iterator[Service]:
     """A service that reads from the standby."""
     standby.catch_up()
-    loaded = api_settings.model_copy(update={"database_replica_urls": SecretStr(f"{standby.dsn(database)};")})
+    loaded = api_settings.changed(database_replica_urls=SecretStr(f"{standby.dsn(database)};"))
     with serving(create_app(loaded)) as url:
         service = Service(url=url, settings=loaded, database=database)
         yield service

@@ -71,12 +71,12 @@ def through(url: str, proxy: Proxy) -> str:
 
 def store_away(api_settings: Settings, proxy: Proxy, **changes: object) -> Settings:
     dsn = through(api_settings.database_url.get_secret_value(), proxy)
-    return api_settings.model_copy(update={"database_url": type(api_settings.database_url)(dsn), **changes})
+    return api_settings.changed(database_url=type(api_settings.database_url)(dsn), **changes)
 
 
 def test_jobs_are_accepted_while_the_broker_is_away(api_settings: Settings, database: str, broker_proxy: Proxy) -> None:
     url = type(api_settings.broker_url)(through(api_settings.broker_url.get_secret_value(), broker_proxy))
-    with running(api_settings.model_copy(update={"broker_url": url}), database) as service:
+    with running(api_settings.changed(broker_url=url), database) as service:
         client = service.client()
         broker_proxy.refuse()
         eventually(lambda: client.get("/readyz").json()["broker"] == "away", within_seconds=20)
@@ -196,7 +196,7 @@ def test_several_processes_share_the_port(api_settings: Settings, database: str)
 
 
 def test_a_full_queue_keeps_the_rest_in_the_store(api_settings: Settings, database: str) -> None:
-    with running(api_settings.model_copy(update={"queue_limit_messages": 3}), database) as service:
+    with running(api_settings.changed(queue_limit_messages=3), database) as service:
         said = service.client().post("/v1/jobs:batch", json=[JOB] * 5).json()
 
         assert Counter(item["state"] for item in said["items"]) == {"queued": 3, "blocked": 2}
@@ -214,7 +214,7 @@ def test_a_stop_publishes_and_settles_what_was_taken(api_settings: Settings, dat
 
 def test_a_death_between_commit_and_publish_leaves_the_job_in_the_outbox(api_settings: Settings, database: str) -> None:
     port = free_ports(1)[0]
-    loaded = api_settings.model_copy(update={"api_port": port})
+    loaded = api_settings.changed(api_port=port)
     environment = {**os.environ, **environment_of(loaded), "TASKPLATFORM_API_PORT": str(port)}
     with subprocess.Popen([sys.executable, "-c", SILENT_BROKER], env=environment, stdout=subprocess.PIPE) as process:
         service = Service(url=f"http://127.0.0.1:{port}", settings=loaded, database=database)

@@ -61,16 +61,16 @@ class Stage:
 
     def dispatcher(self, store: PostgresStore | None = None, **settings: Any) -> Dispatcher:
         """Make a dispatcher; `settings` differ from the stage's."""
-        chosen = self.settings.model_copy(update=settings)
+        chosen = self.settings.changed(**settings)
         return Dispatcher(store or self.store.services, self.broker, self.publish, chosen)
 
     def relay(self, **settings: Any) -> Relay:
         """Make a relay."""
-        return Relay(self.store.services, self.broker, self.publish, self.settings.model_copy(update=settings))
+        return Relay(self.store.services, self.broker, self.publish, self.settings.changed(**settings))
 
     def stranded_relay(self, **settings: Any) -> StrandedRelay:
         """Make the relay of lost messages."""
-        return StrandedRelay(self.store.services, self.broker, self.publish, self.settings.model_copy(update=settings))
+        return StrandedRelay(self.store.services, self.broker, self.publish, self.settings.changed(**settings))
 
     def rescuer(self) -> Rescuer:
         """Make a rescuer."""
@@ -86,7 +86,7 @@ class Stage:
 
     def undertaker(self, **settings: Any) -> Undertaker:
         """Make an undertaker."""
-        return Undertaker(self.store.services, self.broker, self.metrics, self.settings.model_copy(update=settings))
+        return Undertaker(self.store.services, self.broker, self.metrics, self.settings.changed(**settings))
 
     def play(self, role: Role) -> None:
         """Do rounds until there is nothing more to do at once."""

@@ -88,7 +88,7 @@ def test_after_a_crash_the_outbox_is_empty_in_the_end(rabbit_stage: Stage, start
 def test_a_dispatcher_killed_while_it_works_off_a_backlog_loses_and_keeps_back_nothing(
     rabbit_stage: Stage, start: Start
 ) -> None:
-    settings = rabbit_stage.settings.model_copy(update={"dispatch_batch_jobs": 20})
+    settings = rabbit_stage.settings.changed(dispatch_batch_jobs=20)
     jobs = rabbit_stage.accept_due(4000)
     first = start(settings)
     eventually(lambda: State.QUEUED in rabbit_stage.states(jobs), within_seconds=30)
@@ -115,7 +115,7 @@ def test_a_dispatcher_that_is_told_to_stop_ends_well(rabbit_stage: Stage, start:
 def test_a_dispatcher_starts_without_postgres_and_stops_when_told(rabbit_stage: Stage, start: Start) -> None:
     away = f"postgresql://127.0.0.1:{free_ports(1)[0]}/nowhere"
     port = free_ports(1)[0]
-    process = start(_with(rabbit_stage.settings, database_url=away, metrics_port=port))
+    process = start(rabbit_stage.settings.changed(database_url=away, metrics_port=port))
     eventually(lambda: 'tp_mode{component="rescuer"} 1.0' in (_get(port, "/metrics")[1]), within_seconds=30)
 
     process.send_signal(signal.SIGTERM)
@@ -126,7 +126,7 @@ def test_a_dispatcher_starts_without_postgres_and_stops_when_told(rabbit_stage: 
 def test_a_dispatcher_shows_its_metrics_and_its_health(rabbit_stage: Stage, start: Start) -> None:
     port = free_ports(1)[0]
     (job,) = rabbit_stage.accept_due()
-    start(_with(rabbit_stage.settings, metrics_port=port))
+    start(rabbit_stage.settings.changed(metrics_port=port))
     rabbit_stage.delivers([job])
 
     assert _get(port, "/livez") == (200, "ok\n")
@@ -136,7 +136,7 @@ def test_a_dispatcher_shows_its_metrics_and_its_health(rabbit_stage: Stage, star
 
 def test_a_metrics_port_in_use_is_one_clear_line(rabbit_stage: Stage, start: Start) -> None:
     port = free_ports(1)[0]
-    settings = _with(rabbit_stage.settings, metrics_port=port)
+    settings = rabbit_stage.settings.changed(metrics_port=port)
     start(settings)
     eventually(lambda: _get(port, "/livez")[0] == 200, within_seconds=30)
 
@@ -146,10 +146,6 @@ def test_a_metrics_port_in_use_is_one_clear_line(rabbit_stage: Stage, start: Sta
     assert second.returncode != 0
     assert f"the metrics port {port} cannot be used" in errors
     assert "Traceback" not in errors
-
-
-def _with(settings: Settings, **changes: object) -> Settings:
-    return Settings(**{name: getattr(settings, name) for name in settings.model_fields_set} | changes)
 
 
 def _get(port: int, path: str) -> tuple[int, str]:

@@ -120,7 +120,7 @@ def celery_setup_app(bench: Bench, celery_setup_config: dict[str, str]) -> Itera
     """The app of a program that hands jobs in to the setup's broker and reads from its backend."""
     places = {"broker_url": "broker_url", "database_url": "result_backend"}
     given = {name: SecretStr(celery_setup_config[place]) for name, place in places.items()}
-    app: Any = new_app(bench.settings.model_copy(update=given))
+    app: Any = new_app(bench.settings.changed(**given))
     yield app
     app.backend.close()
     app.close()
