@@ -124,3 +124,11 @@ def test_signing_needs_a_key() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_settings_with_some_changed_are_checked_and_pass_on_what_was_given() -> None:
+    changed = load({"TASKPLATFORM_API_PORT": "1"}).changed(worker_pool="video")
+
+    assert load(environment_of(changed)) == load({}, api_port=1, worker_pool="video")
+    with pytest.raises(ValidationError, match="less_than_equal"):
+        changed.changed(api_port=70_000)
