@@ -9,7 +9,8 @@ TaskplatformError
 │   └── NotAllowed           the key lacks the scope
 ├── NotFound                 no such thing, or none that the caller may see
 ├── Conflict                 the state of things forbids it
-│   └── KeyReused            the idempotency key names a job with another body
+│   ├── KeyReused            the idempotency key names a job with another body
+│   └── AttemptLost          the attempt no longer holds its job
 ├── Unavailable              a part is away: nothing happened, try again later
 │   ├── StoreUnavailable
 │   │   ├── ShardUnavailable the cluster that is asked for is away, others are not
@@ -73,6 +74,10 @@ class Conflict(TaskplatformError):
 
 class KeyReused(Conflict):
     """The idempotency key already names a job with another body."""
+
+
+class AttemptLost(Conflict):
+    """This attempt no longer holds its job, which was cancelled or went to another worker: what it does is not kept."""
 
 
 class Unavailable(TaskplatformError):

@@ -95,6 +95,7 @@ class Trouble(StrEnum):
     ERROR = "error"  # the task raised
     HOPELESS = "hopeless"  # the task said that no retry will help
     RETRY_LATER = "retry_later"  # the task asked for a retry at a time of its choice
+    HANDED_BACK = "handed_back"  # the task gave its job back, which nobody is charged for while its worker drains
     TIMEOUT = "timeout"  # a soft or hard time limit passed
     CRASH = "crash"  # the process died under it
     BAD_RESULT = "bad_result"  # the result cannot be stored

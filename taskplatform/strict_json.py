@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,6 +20,31 @@ LOWEST_INTEGER = -(2**63)
 HIGHEST_INTEGER = 2**63 - 1
 
 MALFORMED = "malformed_json"
+
+
+class NotFinite(ValueError):
+    """NaN and infinity have no JSON form."""
+
+
+def encode(value: Any) -> bytes:
+    """Write a value as JSON. Raises TypeError or ValueError for one that has no JSON form, for infinity NotFinite."""
+    encoded = msgspec.json.encode(value)
+    # msgspec writes them as null, silently.
+    if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
+        raise NotFinite("it holds NaN or infinity")
+    return encoded
+
+
+def _is_finite(value: Any) -> bool:
+    match value:
+        case float():
+            return isfinite(value)
+        case dict():
+            return all(map(_is_finite, value.values()))
+        case list() | tuple():
+            return all(map(_is_finite, value))
+        case _:
+            return True
 
 
 def utf8(body: bytes) -> str:

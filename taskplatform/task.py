@@ -41,17 +41,43 @@ class Fail(TaskplatformError):
     """Raised in a task: no retry will help, the job is dead."""
 
 
+class HandBack(TaskplatformError):
+    """Raised in a task while its worker drains: the job goes on elsewhere, and nobody is charged.
+
+    At any other time it is a failure like others. See `taskplatform.checkpoint`.
+    """
+
+
+class Desk(Protocol):
+    """How a process that runs jobs keeps their checkpoints; a text is JSON, None asks for what was kept last.
+
+    Both calls return when the store has answered, and raise AttemptLost when the attempt no longer holds the job.
+    """
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is about to end."""
+
+    def ask(self, job: CurrentJob, text: str | None) -> str | None:
+        """Keep a checkpoint, or give the last one; blocks."""
+
+    async def ask_async(self, job: CurrentJob, text: str | None) -> str | None:
+        """Do the same in a coroutine."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentJob:
     """What a running task may know about its job; `attempt` is the fencing number of this run.
 
-    `trace` is the W3C `traceparent` to go on with, None where the job was handed in without one.
+    `trace` is the W3C `traceparent` to go on with, None where the job was handed in without one. `desk` is for
+    `taskplatform.checkpoint`.
     """
 
     id: UUID
     attempt: int
     tenant: str
     trace: str | None = None
+    desk: Desk | None = field(default=None, repr=False, compare=False)
 
 
 _running: ContextVar[CurrentJob | None] = ContextVar("taskplatform_current_job", default=None)

@@ -18,6 +18,7 @@ from taskplatform.job import Succeeded
 from taskplatform.telemetry import logger
 from workers.aloop import Ended, Lanes, Means, Run
 from workers.capture import Cancelled
+from workers.desks import LoopDesk
 from workers.floor import Doom, Floor, timed_out
 from workers.frames import outcome_of
 from workers.held import Held
@@ -47,6 +48,7 @@ class AsyncPool(BasePool):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.loop = Loop()
+        self._desk: LoopDesk | None = None
         self._runs: dict[UUID, Run] = {}
         self._watched: dict[UUID, Run] = {}
         self._new: list[Run] = []
@@ -60,7 +62,8 @@ class AsyncPool(BasePool):
         """Start the event loop."""
         app, hostname = self.app, self.options["initargs"][1]
         limit = app.settings.result_limit_bytes
-        tracing = Tracing(app, hostname, limit, traced=bool(app.settings.trace_url))
+        self._desk = LoopDesk(self.loop, self.floor.checkpoints.ask)
+        tracing = Tracing(app, hostname, limit, self._desk, traced=bool(app.settings.trace_url))
         means = Means(registry=app.registry, tracing=tracing, result_limit_bytes=limit)
         self._lanes = Lanes(means, lambda: self.loop.call_soon(self._collect))
         signals.worker_process_init.send(sender=hostname)
@@ -111,6 +114,11 @@ class AsyncPool(BasePool):
         run = self._runs.get(held.envelope.id)
         if run is not None and run.held is held:
             self._stop(run, Doom.CANCELLED)
+
+    def drain(self) -> None:
+        """See Pool."""
+        if self._desk is not None:
+            self._desk.draining = True
 
     def kill_all(self) -> None:
         """Cancel whatever still runs; the jobs are reported as interrupted."""

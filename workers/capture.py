@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 import threading
 import traceback as traceback_module
-from math import isfinite
 from typing import Any
 
 import msgspec
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from kombu.utils.json import dumps
 
+from taskplatform import strict_json
 from taskplatform.errors import InvalidInput
 from taskplatform.job import Trouble
 from taskplatform.retry import qualified_name
-from taskplatform.task import Fail, RetryLater
+from taskplatform.task import Fail, HandBack, RetryLater
 from workers.backend import ResultBackend
 
 TEXT_BYTES = 16 * 1024
@@ -44,15 +44,13 @@ def caught_result(value: Any, limit_bytes: int) -> Caught:
     """Write a return value as JSON; one that has no JSON form or is too large is a failure that no retry mends."""
     try:
         try:
-            encoded = msgspec.json.encode(value)
+            encoded = strict_json.encode(value)
+        except strict_json.NotFinite:
+            raise
         except (TypeError, ValueError):
             encoded = dumps(value).encode()
             # Escaped halves of surrogate pairs are JSON to some readers only.
             msgspec.json.decode(encoded)
-        else:
-            # msgspec writes them as null, silently.
-            if b"null" in encoded and not _is_finite(msgspec.to_builtins(value)):
-                raise ValueError("it holds NaN or infinity")
         if len(encoded) <= limit_bytes:
             return Caught(result=encoded.decode())
         problem = f"result_too_large: the result has {len(encoded)} bytes, at most {limit_bytes} are kept"
@@ -62,18 +60,6 @@ def caught_result(value: Any, limit_bytes: int) -> Caught:
     return Caught(trouble=Trouble.BAD_RESULT, message=shortened(problem))
 
 
-def _is_finite(value: Any) -> bool:
-    match value:
-        case float():
-            return isfinite(value)
-        case dict():
-            return all(map(_is_finite, value.values()))
-        case list() | tuple():
-            return all(map(_is_finite, value))
-        case _:
-            return True
-
-
 def caught_error(error: BaseException) -> Caught:
     """Describe what a job raised."""
     trouble = Trouble.ERROR
@@ -81,6 +67,8 @@ def caught_error(error: BaseException) -> Caught:
     match error:
         case RetryLater():
             trouble, after = Trouble.RETRY_LATER, error.after_seconds
+        case HandBack():
+            trouble = Trouble.HANDED_BACK
         case Fail() | InvalidInput():
             trouble = Trouble.HOPELESS
         case SoftTimeLimitExceeded() | TimeLimitExceeded():

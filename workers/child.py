@@ -20,6 +20,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from taskplatform.task import enter_job
 from workers.capture import Cancelled, Caught, caught_error
 from workers.coroutines import interrupt_coroutine
+from workers.desks import ChildDesk
 from workers.frames import PREFIX_BYTES, ChunkFrame, JobFrame, OutcomeFrame, Report, pack, size_of
 from workers.slot import Slot
 from workers.tracing import Tracing
@@ -39,6 +40,7 @@ class Inheritance:
 
     app: Celery
     hostname: str
+    checkpoints: socket.socket
     socket: socket.socket
     slot: Slot
     foreign: Collection[int]
@@ -73,7 +75,8 @@ class Runner:
     def __init__(self, given: Inheritance) -> None:
         self.exhausted = False
         self._given = given
-        self._tracing = Tracing(given.app, given.hostname, given.result_limit_bytes, traced=given.traced)
+        desk = ChildDesk(given.checkpoints, given.slot)
+        self._tracing = Tracing(given.app, given.hostname, given.result_limit_bytes, desk, traced=given.traced)
         self._chunk = 0
         self._index = -1
         self._armed = False

@@ -57,6 +57,11 @@ def conclude(run: Run, traits: Traits, *, crash_limit: int, random: Random) -> E
             return _conclude_failure(run, failure, traits, crash_limit, random)
 
 
+def handed_back(outcome: Outcome) -> bool:
+    """Tell whether the task gave its job back."""
+    return isinstance(outcome, Failed) and outcome.failure.trouble is Trouble.HANDED_BACK
+
+
 def error_text(failure: Failure) -> str:
     """Write a failure as the JSON text that records and readers share."""
     return msgspec.json.encode(

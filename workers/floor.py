@@ -7,6 +7,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from taskplatform.job import Failed, Failure, Outcome, Trouble
+from workers.checkpoints import Checkpoints
 from workers.held import Held
 from workers.loop import Loop
 
@@ -22,7 +23,9 @@ class Doom(Enum):
 
 
 class Floor(Protocol):
-    """Who hands out jobs and hears what becomes of them."""
+    """Who hands out jobs and hears what becomes of them; `checkpoints` has how far they have come."""
+
+    checkpoints: Checkpoints
 
     def outcome(self, held: Held, outcome: Outcome, started: float, stopped: float, seconds: float) -> None:
         """A job ended; times are epoch seconds, `seconds` how long it ran."""
@@ -59,6 +62,9 @@ class Pool(Protocol):
 
     def stop_job(self, held: Held) -> None:
         """Interrupt a job that lost its row."""
+
+    def drain(self) -> None:
+        """Let jobs know that the worker is about to end, those that start from now on too."""
 
     def kill_all(self) -> None:
         """Stop whatever still runs; the jobs are reported as interrupted."""

@@ -17,6 +17,8 @@ from taskplatform.store.statements import call, read_turn, turn_calls
 from taskplatform.store.working import Claimed, Ended, Lease, PutOff
 from taskplatform.telemetry import Metrics, logger
 from taskplatform.tracing import trace_id_of
+from workers.checkpoints import Checkpoints
+from workers.endings import handed_back
 from workers.events import Events
 from workers.figures import Figures, TurnFigures
 from workers.floor import Pool
@@ -63,6 +65,7 @@ class Parts:
     pipeline: Pipeline
     pool: Pool
     lines: Sequence[Line]
+    checkpoints: Checkpoints
     metrics: Metrics
     events: Events
     spans: Spans | None = None
@@ -81,6 +84,7 @@ class Parent:
         self._registry = parts.registry
         self.pipeline = parts.pipeline
         self.pool = parts.pool
+        self.checkpoints = parts.checkpoints
         self._lines = parts.lines
         self._figures = Figures(parts.metrics)
         self._figures.show(parts.pipeline, parts.pool.num_processes)
@@ -153,6 +157,9 @@ class Parent:
 
     def outcome(self, held: Held, outcome: Outcome, started: float, stopped: float, seconds: float) -> None:
         """See Floor."""
+        if self.pipeline.draining and handed_back(outcome):
+            self.interrupted(held)
+            return
         self.pipeline.pace.observe(held.envelope.task, seconds)
         self._figures.ran(held.envelope.task, seconds)
         self._settle(self.pipeline.ended(held, outcome, started, stopped))
@@ -192,8 +199,9 @@ class Parent:
             self._loop.call_soon(self._take_turn)
 
     def drain(self) -> None:
-        """Claim nothing more and give back what has not started."""
+        """Claim nothing more, give back what has not started, and let the rest know."""
         self.pipeline.drain()
+        self.pool.drain()
         self._renew()
         self.wake()
 

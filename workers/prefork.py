@@ -18,6 +18,7 @@ from celery.concurrency.base import BasePool
 from taskplatform.job import Failed, Failure, Trouble
 from taskplatform.telemetry import logger
 from workers.child import INTERRUPT, Inheritance, main
+from workers.desks import ChildCounter
 from workers.floor import Doom, Floor, timed_out
 from workers.frames import ChunkFrame, OutcomeFrame, Report, job_frame, outcome_of, pack, unpack_all
 from workers.held import Held
@@ -56,6 +57,7 @@ class _Child:
     process: Any
     socket: socket.socket
     slot: Slot
+    counter: ChildCounter
     born: float
     chunks: deque[_Chunk] = field(default_factory=deque)
     incoming: bytearray = field(default_factory=bytearray)
@@ -78,6 +80,7 @@ class ChunkPool(BasePool):
         self._children: list[_Child] = []
         self._chunks = 0
         self._stopping = False
+        self._draining = False
         self._look = self.loop.alarm(self._look_around)
         self._births = self.loop.alarm(self._fill)
 
@@ -98,6 +101,7 @@ class ChunkPool(BasePool):
             self.loop.remove_reader(child.fd)
             self.loop.remove_writer(child.fd)
             child.socket.close()
+            child.counter.close()
         for child in self._children:
             child.process.join(_GRACE_SECONDS)
             if child.process.is_alive():
@@ -146,6 +150,12 @@ class ChunkPool(BasePool):
                 child.slot.cancel(chunk.number, index)
                 os.kill(child.process.pid, INTERRUPT)
 
+    def drain(self) -> None:
+        """See Pool."""
+        self._draining = True
+        for child in self._children:
+            child.slot.drain()
+
     def kill_all(self) -> None:
         """Stop whatever still runs; the jobs are reported as interrupted."""
         for child in self._children:
@@ -188,11 +198,15 @@ class ChunkPool(BasePool):
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         slot = Slot()
+        if self._draining:
+            slot.drain()
+        counter = ChildCounter(self.loop, self.floor.checkpoints.ask)
         app = self.app
         given = Inheritance(
             app=app,
             hostname=self.options["initargs"][1],
             socket=theirs,
+            checkpoints=counter.theirs,
             slot=slot,
             foreign=[*self.loop.descriptors(), *self._hub_descriptors(), ours.fileno()],
             result_limit_bytes=app.settings.result_limit_bytes,
@@ -201,7 +215,8 @@ class ChunkPool(BasePool):
         process = ForkContext().Process(target=main, args=(given,), name="taskplatform-child")
         process.start()
         theirs.close()
-        child = _Child(process, ours, slot, time.monotonic())
+        counter.theirs.close()
+        child = _Child(process, ours, slot, counter, time.monotonic())
         self.loop.add_reader(ours.fileno(), lambda: self._readable(child))
         return child
 
@@ -284,6 +299,7 @@ class ChunkPool(BasePool):
             self._blame(child, chunk)
             self._return_rest(chunk)
         child.socket.close()
+        child.counter.close()
         child.slot.close()
         if not self._stopping:
             young = not child.up or time.monotonic() - child.born < _YOUNG_SECONDS

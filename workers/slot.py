@@ -14,6 +14,7 @@ _INT = struct.Struct("=i")
 _BYTES = struct.Struct("=I")
 _TIME = struct.Struct("=d")
 _AT_STARTED, _AT_LIMIT, _AT_TIME, _AT_BYTES, _AT_CANCEL = 8, 12, 16, 24, 28
+_AT_DRAINING = 32
 _AT_RECORDS = 64
 _NOBODY = -1
 
@@ -21,8 +22,8 @@ _NOBODY = -1
 class Slot:
     """One child's memory, with room for the two chunks that it may have in hand, told apart by the chunk's parity.
 
-    The parent calls `open`, `limit` and `cancel`; the child `start` and `record`; both may read. A write of a few
-    aligned bytes is whole, and nothing here needs a lock.
+    The parent calls `open`, `limit`, `cancel` and `drain`; the child `start` and `record`; both may read. A write of a
+    few aligned bytes is whole, and nothing here needs a lock.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,15 @@ class Slot:
         """Give the index of the job that is to be interrupted, -1 for none."""
         index: int = _INT.unpack_from(self._memory, _offset(chunk) + _AT_CANCEL)[0]
         return index
+
+    def drain(self) -> None:
+        """Say that the worker is about to end."""
+        self._memory[_AT_DRAINING] = 1
+
+    @property
+    def draining(self) -> bool:
+        """Whether the worker is about to end."""
+        return bool(self._memory[_AT_DRAINING])
 
     def record(self, chunk: int, outcome: bytes) -> bool:
         """Keep an outcome in the child; False when there is no room left."""

@@ -20,6 +20,7 @@ from taskplatform.store.postgres.maps import learn
 from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.telemetry import logger, new_metrics
 from taskplatform.wiring import new_tracer
+from workers.checkpoints import Checkpoints
 from workers.events import Events
 from workers.held import Limits
 from workers.line import Line
@@ -55,6 +56,7 @@ class ParentStep(bootsteps.Step):
                 pipeline=Pipeline(w.hostname, _limits(app), app.registry.traits, Random(), homes),
                 pool=w.pool,
                 lines=lines,
+                checkpoints=Checkpoints(lines, homes),
                 metrics=w.metrics,
                 events=Events(settings.monitor_jobs_per_second, show_arguments=settings.monitor_arguments),
                 spans=None if tracer is None else Spans(tracer, w.metrics),

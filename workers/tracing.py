@@ -12,7 +12,7 @@ from celery.app.trace import build_tracer, setup_worker_optimizations
 from celery.exceptions import Ignore, Reject
 
 from taskplatform.job import Trouble
-from taskplatform.task import CurrentJob, current_job, enter_job
+from taskplatform.task import CurrentJob, Desk, current_job, enter_job
 from taskplatform.tracing import run_context
 from workers.bodies import read_body
 from workers.capture import CaptureBackend, Caught, caught_result
@@ -39,10 +39,11 @@ class Tracing:
 
     A task of the platform's own knows nothing of Celery: it goes without the tracer, which costs more than a short job,
     unless somebody listens to Celery's signals or the message asks for callbacks. `traced` says whether attempts have
-    spans.
+    spans, `desk` takes the checkpoints of jobs.
     """
 
-    def __init__(self, app: Celery, hostname: str, result_limit_bytes: int, *, traced: bool) -> None:
+    def __init__(self, app: Celery, hostname: str, result_limit_bytes: int, desk: Desk, *, traced: bool) -> None:
+        self._desk = desk
         self._traced = traced
         self._hostname = hostname
         self._result_limit_bytes = result_limit_bytes
@@ -61,7 +62,7 @@ class Tracing:
         """Tell the code of a job which one it is, and in which context it runs."""
         if trace is not None and self._traced:
             trace = run_context(trace, job_id, attempt)
-        enter_job(CurrentJob(id=job_id, attempt=attempt, tenant=tenant, trace=trace))
+        enter_job(CurrentJob(id=job_id, attempt=attempt, tenant=tenant, trace=trace, desk=self._desk))
 
     def run(self, job: JobFrame) -> Caught:
         """Run a job; it may raise what the job raises, and the caller resets `current_job()`."""

@@ -80,6 +80,7 @@ jobs = Table(
     _may("error", Text),
     _must("body", Text),
     _time("held_at"),
+    _may("checkpoint", Text),
     CheckConstraint("state IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')", name="jobs_state_check"),
     Index("jobs_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("jobs_blocked", "pool", "priority", "id", postgresql_where=text("blocked_on IS NOT NULL")),

@@ -8,7 +8,7 @@ Syntax").
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -21,6 +21,9 @@ from taskplatform.job import NewJob
 from taskplatform.store.contract import BuriedMessage
 from taskplatform.store.working import Claimed, ClaimRequest, Ended, Ending, GivenBack, Lease, PutOff
 from taskplatform.task import TaskSpec
+
+Running = tuple[UUID, int]
+"""An attempt: job id and number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,30 @@ def lost_call(running: Sequence[tuple[UUID, int]]) -> Call:
     return call(
         "find_cancelled", plain_array(job_id for job_id, _ in running), plain_array(attempt for _, attempt in running)
     )
+
+
+def save_call(saved: Mapping[Running, str]) -> Call:
+    """Give the call that keeps checkpoints of running attempts; `read_saved` reads its rows."""
+    ids, attempts = zip(*saved, strict=True)
+    return call("save_checkpoints", plain_array(ids), plain_array(attempts), array(saved.values()))
+
+
+def read_saved(running: Iterable[Running], rows: Sequence[Sequence[str | None]]) -> set[Running]:
+    """Tell of which attempts a checkpoint was kept."""
+    asked = list(running)
+    return {asked[int(number) - 1] for number in (rows[0][0] or "").split(",") if number}
+
+
+def load_call(running: Collection[Running]) -> Call:
+    """Give the call that reads checkpoints of running attempts; `read_loaded` reads its rows."""
+    ids, attempts = zip(*running, strict=True)
+    return call("load_checkpoints", plain_array(ids), plain_array(attempts))
+
+
+def read_loaded(running: Iterable[Running], rows: Sequence[Sequence[str | None]]) -> dict[Running, str | None]:
+    """Give the checkpoints of the attempts that hold their jobs."""
+    asked = list(running)
+    return {asked[int(number or 0) - 1]: text for number, text in rows}
 
 
 def announce_call(specs: Collection[TaskSpec]) -> Call:

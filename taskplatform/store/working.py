@@ -5,7 +5,7 @@ The rules of `taskplatform.store.contract` hold here too.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -116,6 +116,15 @@ class WorkStore(Protocol):
 
     def lost(self, running: Sequence[tuple[UUID, int]]) -> set[UUID]:
         """Tell which of these running attempts have lost their job, to a cancel or a rescue."""
+
+    def save_checkpoints(self, saved: Mapping[tuple[UUID, int], str]) -> set[tuple[UUID, int]]:
+        """Keep how far running attempts have come, each with its number, until their jobs end.
+
+        Gives those that were kept; the others had lost their jobs. May be called twice alike.
+        """
+
+    def load_checkpoints(self, running: Collection[tuple[UUID, int]]) -> dict[tuple[UUID, int], str | None]:
+        """Give what was kept last of the jobs that these attempts hold, None where nothing was."""
 
     def announce(self, specs: Collection[TaskSpec]) -> None:
         """Make this worker's tasks known."""

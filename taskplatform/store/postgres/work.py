@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 from uuid import UUID
@@ -17,7 +17,20 @@ from psycopg.types.string import TextLoader
 from taskplatform.errors import InvalidInput, OutcomeUnknown, StoreUnavailable
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.failures import Purpose, TryAgain, refuse_impossible_text, translated
-from taskplatform.store.statements import Call, announce_call, call, lost_call, read_turn, renew_call, turn_calls
+from taskplatform.store.statements import (
+    Call,
+    Running,
+    announce_call,
+    call,
+    load_call,
+    lost_call,
+    read_loaded,
+    read_saved,
+    read_turn,
+    renew_call,
+    save_call,
+    turn_calls,
+)
 from taskplatform.store.working import Claimed, ClaimRequest, Ending, Lease
 from taskplatform.task import TaskSpec
 
@@ -69,6 +82,14 @@ class PostgresWorkStore:
         """Ask which attempts no longer run."""
         (rows,) = self._send([lost_call(running)])
         return {UUID(row[0]) for row in rows if row[0]}
+
+    def save_checkpoints(self, saved: Mapping[Running, str]) -> set[Running]:
+        """Keep checkpoints in the rows of their jobs."""
+        return read_saved(saved, self._send([save_call(saved)])[0]) if saved else set()
+
+    def load_checkpoints(self, running: Collection[Running]) -> dict[Running, str | None]:
+        """Read checkpoints."""
+        return read_loaded(running, self._send([load_call(running)])[0]) if running else {}
 
     def announce(self, specs: Collection[TaskSpec]) -> None:
         """Store the specs of tasks."""

@@ -98,6 +98,22 @@ WITH given AS (
 )
 SELECT string_agg(n::text, ',') FROM given LEFT JOIN woken ON true
 
+-- name: save_checkpoints
+-- Keep how far running jobs have come, only for the attempt that holds them. Answers which were kept, counted from 1.
+-- $1 id, $2 attempt, $3 checkpoint (arrays)
+WITH kept AS (
+    UPDATE jobs j SET checkpoint = i.checkpoint
+    FROM unnest($1::uuid[], $2::int[], $3::text[]) WITH ORDINALITY AS i (id, attempt, checkpoint, n)
+    WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    RETURNING i.n
+)
+SELECT string_agg(n::text, ',') FROM kept
+
+-- name: load_checkpoints
+-- How far have running jobs come? Rows only for the attempt that holds its job, which are counted from 1. $1 id, $2 attempt (arrays)
+SELECT i.n, j.checkpoint FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, attempt, n)
+JOIN jobs j ON j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+
 -- name: renew_lease
 -- Keep, or take, the lease of one worker process.
 -- $1 id, $2 pool, $3 host, $4 pid, $5 processes, $6 lease in seconds, $7 draining, $8 running jobs, $9 waiting messages

@@ -6,7 +6,7 @@ import psycopg
 
 from taskplatform.job import AttemptEnd, State
 from taskplatform.store.postgres.conninfo import complete
-from taskplatform.store.statements import Call, accept_call, array, call, lost_call, turn_calls
+from taskplatform.store.statements import Call, accept_call, array, call, load_call, lost_call, save_call, turn_calls
 from taskplatform.store.working import ClaimRequest, Ended, GivenBack, PutOff
 from tests.fixtures.store import TENANT, WORKER, a_job
 
@@ -24,6 +24,8 @@ def hot_calls(ids: list[UUID]) -> Iterator[Call]:
     yield from turn_calls([GivenBack(id=job_id, attempt=1) for job_id in ids], None)
     yield from turn_calls([_ended(job_id) for job_id in ids], None)
     yield lost_call([(job_id, 1) for job_id in ids])
+    yield save_call({(job_id, 1): "1" for job_id in ids})
+    yield load_call([(job_id, 1) for job_id in ids])
     yield call("release_due", array(["default"]), array(["normal"]), "100")
     yield call("hold_due", array(["default"]), array(["normal"]), "queue_full", "100")
     yield call("release_blocked", "default", "normal", "queue_full", "100")
