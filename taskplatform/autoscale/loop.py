@@ -80,6 +80,19 @@ class Autoscaler(Role):
 
     async def run_once(self) -> bool:
         """Decide and act once, if this is the active autoscaler."""
+        active = False
+        try:
+            active = await self._act_as_the_active()
+        finally:
+            # One that cannot reach Postgres holds no lease for long, and decides nothing.
+            self.metrics.autoscaler_active.set(active)
+        return False
+
+    async def stop(self) -> None:
+        """Give up the lease, so that the next autoscaler need not wait until it lapses."""
+        await self._store.yield_lease(LEASE, self._holder)
+
+    async def _act_as_the_active(self) -> bool:
         began = self._clock()
         if not await self._store.hold_lease(LEASE, self._holder, self._lease_seconds):
             self._rest_in_the_second_row()
@@ -87,7 +100,6 @@ class Autoscaler(Role):
         if self._memories is None:
             self._memories = await self._remembered()
             self._log.info("This autoscaler is the active one", holder=self._holder)
-        self.metrics.autoscaler_active.set(1)
         look = await self._look(began)
         pools = [pool for name in self._plans if (pool := await self._decide(name, look)) is not None]
         if not await self._store.record_decisions(self._holder, [pool.choice for pool in pools]):
@@ -96,11 +108,7 @@ class Autoscaler(Role):
         for pool in pools:
             await self._act(pool, look.measured)
         await self._prune()
-        return False
-
-    async def stop(self) -> None:
-        """Give up the lease, so that the next autoscaler need not wait until it lapses."""
-        await self._store.yield_lease(LEASE, self._holder)
+        return True
 
     @property
     def _lease_seconds(self) -> float:
@@ -115,7 +123,6 @@ class Autoscaler(Role):
             self._log.warning("Another autoscaler is the active one now", holder=self._holder)
         self._memories = None
         self._used_since = None
-        self.metrics.autoscaler_active.set(0)
 
     async def _remembered(self) -> dict[str, Memory]:
         # What the autoscaler before this one recommended counts: a change of the active one shrinks no fleet.

@@ -15,7 +15,7 @@ from taskplatform.autoscale.drivers.process import Processes
 from taskplatform.autoscale.loop import Autoscaler, Parts
 from taskplatform.autoscale.policy import Rules
 from taskplatform.autoscale.rules import Plan
-from taskplatform.errors import BrokerUnavailable, SettingsError
+from taskplatform.errors import BrokerUnavailable, SettingsError, StoreUnavailable
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.telemetry import new_metrics
 from taskplatform.wiring import new_broker
@@ -174,6 +174,21 @@ def test_one_of_two_autoscalers_acts_and_the_other_takes_over_the_fleet(scaled: 
 
     assert len(fleet.sizes()) == 2
     assert fleet.live() == 1
+
+
+def test_an_autoscaler_that_cannot_reach_postgres_does_not_call_itself_active(scaled: Callable[..., Scaled]) -> None:
+    fleet = scaled()
+
+    def active() -> bool:
+        return b"tp_autoscaler_active 1.0" in fleet.role.metrics.render()[0]
+
+    fleet.wait(fleet.role.run_once())
+    assert active()
+
+    fleet.wait(fleet.store.close())
+    with pytest.raises(StoreUnavailable):
+        fleet.wait(fleet.role.run_once())
+    assert not active()
 
 
 def test_a_driver_that_starts_again_finds_the_workers_of_the_one_before(scaled: Callable[..., Scaled]) -> None:

@@ -1,4 +1,4 @@
-"""A platform that is watched: native processes, the exporter beside them, and a Prometheus that scrapes them all."""
+"""A platform that is watched: native processes, an exporter, a Prometheus that scrapes all, and who hears of alerts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from taskplatform.client import Client, call, named
+from taskplatform.client import Call, Client, call, named
 from tests.fixtures.collector import Collector
 from tests.native.part import Part
 from tests.native.servers import Servers
 from tests.native.stack import Stack
+from tests.observability.alertmanager import Alertmanager, Receiver
 from tests.observability.prometheus import Prometheus
 
 SETTINGS = {
@@ -30,6 +31,7 @@ SETTINGS = {
     "lease_renew_seconds": 1.0,
     "worker_drain_seconds": 1.0,
     "trace_ratio": 1.0,
+    "autoscale_target_seconds": 1.0,
 }
 
 
@@ -40,11 +42,16 @@ class Watched:
     stack: Stack
     exporter: Part
     prometheus: Prometheus
+    receiver: Receiver
     client: Client = field(repr=False)
 
     def submit(self, task: str, number: int, **options: Any) -> None:
         """Hand in jobs of one task."""
-        self.client.submit_many([self._call(task, options) for _ in range(number)])
+        self.client.submit_many([self.call(task, **options) for _ in range(number)])
+
+    def call(self, task: str, **options: Any) -> Call[Any]:
+        """Make a call of a task."""
+        return call(named(task, **options))
 
     def rows(self, statement: str, *parameters: Any) -> list[Any]:
         """Look into the database, or change it as time would."""
@@ -56,9 +63,6 @@ class Watched:
         """Give the one value of a query, None when there is none."""
         found = self.prometheus.ask(query)
         return found[0][1] if found else None
-
-    def _call(self, task: str, options: dict[str, Any]) -> Any:
-        return call(named(task, **options))
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +85,8 @@ def watched(servers: Servers, collector: Collector) -> Iterator[Watched]:
             "exporter": [f"127.0.0.1:{exporter.health_port}"],
             "rabbitmq": [f"127.0.0.1:{servers.rabbitmq.ports.prometheus}"],
         }
-        prometheus = cleanup.enter_context(Prometheus(folder / "prometheus", targets))
+        receiver = cleanup.enter_context(Receiver())
+        alertmanager = cleanup.enter_context(Alertmanager(folder / "alertmanager", receiver.url))
+        prometheus = cleanup.enter_context(Prometheus(folder / "prometheus", targets, alertmanager.address))
         client = cleanup.enter_context(Client(stack.settings.api_url, key=stack.key))
-        yield Watched(stack=stack, exporter=exporter, prometheus=prometheus, client=client)
+        yield Watched(stack=stack, exporter=exporter, prometheus=prometheus, receiver=receiver, client=client)

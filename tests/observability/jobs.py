@@ -1,5 +1,7 @@
 """The jobs of a watched platform: quick ones, and ones that no retry helps."""
 
+import time
+
 from taskplatform import Fail, Retry, current_job, task
 
 
@@ -7,6 +9,12 @@ from taskplatform import Fail, Retry, current_job, task
 def quick() -> int:
     """Succeed at once."""
     return 1
+
+
+@task(name="watched.slow")
+def slow() -> None:
+    """Keep a worker busy."""
+    time.sleep(5)
 
 
 @task(name="watched.second_time", retry=Retry(max_attempts=2, backoff_seconds=0.01, jitter=0.0))

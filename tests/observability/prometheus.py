@@ -102,6 +102,10 @@ class Prometheus:
         """Name the alerts that fire."""
         return {alert["labels"]["alertname"] for alert in self._get("alerts")["alerts"] if alert["state"] == "firing"}
 
+    def alertmanagers(self) -> list[str]:
+        """Name those whom alerts are handed to; before one is known, alerts are dropped."""
+        return [one["url"] for one in self._get("alertmanagers")["activeAlertmanagers"]]
+
     def down(self) -> list[str]:
         """Name the targets that could not be scraped last."""
         return [one["scrapeUrl"] for one in self._get("targets")["activeTargets"] if one["health"] != "up"]

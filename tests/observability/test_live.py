@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.client import HTTPConnection
 from uuid import uuid4
 
 import pytest
 from kombu import Connection, Queue
 
+from taskplatform.autoscale.contract import LEASE
 from taskplatform.job import Priority
 from taskplatform.topology import work_queue, work_queues
 from tests.fixtures.waiting import eventually
 from tests.native.part import Part
+from tests.observability.alertmanager import Heard
 from tests.observability.conftest import Watched
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
@@ -33,6 +36,12 @@ def _fire(watched: Watched, *names: str) -> None:
 
 def _clear(watched: Watched, *names: str) -> None:
     eventually(lambda: watched.prometheus.firing().isdisjoint(names) or None, within_seconds=90)
+
+
+def _run(watched: Watched, task: str, number: int) -> None:
+    before = _ended(watched, task)
+    watched.submit(task, number)
+    eventually(lambda: _ended(watched, task) >= before + number, within_seconds=60)
 
 
 def _ended(watched: Watched, task: str) -> int:
@@ -134,6 +143,56 @@ def test_failing_and_forged_work_is_seen(watched: Watched) -> None:
         return watched.prometheus.firing().isdisjoint(FAILING)
 
     eventually(less_of_it, within_seconds=150)
+
+
+@pytest.mark.live
+def test_a_pool_that_needs_more_workers_than_it_may_have_is_seen(watched: Watched) -> None:
+    # A pool whose latest jobs failed keeps its size, whatever waits.
+    _run(watched, "watched.quick", 1000)
+
+    jobs = watched.client.submit_many([watched.call("watched.slow") for _ in range(JOBS)])
+    _fire(watched, "PoolAtCeiling")
+
+    for job in jobs:
+        job.cancel()
+    _clear(watched, "PoolAtCeiling", "CanaryLost")
+
+
+@pytest.mark.live
+def test_workers_that_should_be_there_and_are_not_are_missed(watched: Watched) -> None:
+    with _stopped(watched.stack.worker):
+        _fire(watched, "WorkersMissing")
+
+    _clear(watched, "WorkersMissing", "NoConsumers", "TargetDown", "CanaryLost")
+
+
+@pytest.mark.live
+def test_a_lease_that_nobody_uses_leaves_no_autoscaler_active(watched: Watched) -> None:
+    watched.rows("UPDATE leases SET holder = 'nobody', until = now() + interval '1 hour' WHERE name = %s", LEASE)
+    try:
+        _fire(watched, "NoActiveAutoscaler")
+    finally:
+        watched.rows("DELETE FROM leases WHERE name = %s", LEASE)
+
+    _clear(watched, "NoActiveAutoscaler")
+
+
+@pytest.mark.live
+def test_an_alert_reaches_its_receiver_and_its_end_too_and_what_follows_from_it_does_not(watched: Watched) -> None:
+    eventually(watched.prometheus.alertmanagers)
+    page = Heard(path="/pages", name="DispatcherDown", status="firing")
+    before = len(watched.receiver.heard())
+
+    def heard() -> list[Heard]:
+        return watched.receiver.heard()[before:]
+
+    with _stopped(watched.stack.dispatcher):
+        _fire(watched, "DispatcherDown", "TargetDown")
+        eventually(lambda: page in heard(), within_seconds=60)
+
+    eventually(lambda: replace(page, status="resolved") in heard(), within_seconds=90)
+    assert {one.runbook for one in heard() if one == page} == {"docs/runbooks/DispatcherDown.md"}
+    assert "TargetDown" not in {one.name for one in heard()}
 
 
 @pytest.mark.parametrize("page", ["/livez", "/readyz", "/startupz"])
