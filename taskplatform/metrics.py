@@ -130,7 +130,10 @@ _WORKER = {
 }
 _AUTOSCALER = {
     "tp_pool_workers": _gauge(
-        (Part.AUTOSCALER,), "Workers of a pool: running, starting, draining, and how many are desired.", "pool", "state"
+        (Part.AUTOSCALER,),
+        "Workers of a pool: running, starting, draining, silent, and how many are desired.",
+        "pool",
+        "state",
     ),
     "tp_pool_slots": _gauge(
         (Part.AUTOSCALER,), "Slots that a pool needs: to keep up with arrivals, to drain what waits.", "pool", "kind"

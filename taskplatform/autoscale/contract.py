@@ -97,6 +97,9 @@ class ScaleStore(Protocol):
     async def hold_lease(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a lease; False while somebody else holds it. Of any number of holders one has it at a time."""
 
+    async def keep_lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Prolong a lease that `holder` has had without a gap until now; False once it has lapsed, taken or not."""
+
     async def yield_lease(self, name: str, holder: str) -> None:
         """Give a lease up, if this holder has it."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from taskplatform.autoscale.contract import LiveWorker, Measurement, Member, TaskHistory, TaskLoad
 from taskplatform.autoscale.policy import Hold, Sample
@@ -11,15 +11,22 @@ from taskplatform.autoscale.rules import Plan
 
 UNKNOWN_SERVICE_SECONDS = 1.0
 """How long a run is taken to last while none has been seen."""
+BOOT_SECONDS = 300.0
+"""How long a worker may take to its first lease."""
 _JUDGED_ATTEMPTS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """A member of a fleet with what its lease says; one that takes no jobs yet has none."""
+    """A member of a fleet with what its lease says; one that takes no jobs yet has none.
+
+    An `absent` one ought to have a lease and has none. Once that has lasted it is `silent`: no part of the capacity.
+    """
 
     member: Member
     live: LiveWorker | None
+    absent: bool = False
+    silent: bool = False
 
     @property
     def draining(self) -> bool:
@@ -46,6 +53,37 @@ def standings(members: Sequence[Member], workers: Sequence[LiveWorker]) -> list[
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Absences:
+    """Which members have had a lease, and since when (epoch seconds) those without one were seen to be absent."""
+
+    heard: frozenset[str] = frozenset()
+    since: Mapping[str, float] = field(default_factory=dict)
+
+
+def roll_call(
+    fleet: Sequence[Standing], before: Absences, at: float, *, patience_seconds: float
+) -> tuple[list[Standing], Absences]:
+    """Mark who is absent at `at`, and who has been for `patience_seconds`; gives also what the next call has to know.
+
+    The time counts from the first call that missed a member, not from the end of its lease: after an outage of the
+    store every lease has run out, and a moment later none has.
+    """
+    heard = {one.member.id for one in fleet if one.live is not None or one.member.id in before.heard}
+    since = {
+        one.member.id: before.since.get(one.member.id, at)
+        for one in fleet
+        if one.live is None and not one.draining and (one.member.id in heard or one.member.age_seconds >= BOOT_SECONDS)
+    }
+    called = [
+        replace(one, absent=True, silent=at - since[one.member.id] >= patience_seconds)
+        if one.member.id in since
+        else one
+        for one in fleet
+    ]
+    return called, Absences(heard=frozenset(heard), since=since)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What else a sample is made of: what the broker holds, how the window was, and what is wrong."""
 
@@ -64,7 +102,7 @@ def sample_of(pool: str, measured: Measurement, fleet: Sequence[Standing], plan:
     ready = sum(load.ready for load in loads)
     # A plain Celery message has no row before it is claimed; a row's message may be on its way. One of both is enough.
     unseen = max(around.messages - ready, 0)
-    active = [one for one in fleet if not one.draining]
+    active = [one for one in fleet if not one.draining and not one.silent]
     arrived = sum(load.arrived for load in loads)
     offered = sum(load.arrived * service[load.task] for load in loads)
     holds = {*around.holds, *((Hold.FAILING,) if _failing(histories, plan.failing_share) else ())}
@@ -78,8 +116,9 @@ def sample_of(pool: str, measured: Measurement, fleet: Sequence[Standing], plan:
         service_seconds=offered / arrived if arrived else mean,
         slots=_slots(active, around.default_slots),
         workers=len(active),
-        starting=sum(one.live is None for one in active),
-        draining=len(fleet) - len(active),
+        starting=sum(one.live is None and not one.absent for one in active),
+        draining=sum(one.draining for one in fleet),
+        silent=sum(one.silent for one in fleet),
         pinned=_pinned(active, histories, plan.grace_seconds),
         floor_workers=plan.floor_at(measured.at),
         budget_used_hours=measured.used_hours.get(pool, 0.0),
@@ -91,12 +130,13 @@ def victims(fleet: Sequence[Standing], count: int, plan: Plan, *, longest_run_se
     """Choose at most `count` workers to stop: idle ones first, then those whose oldest job is youngest.
 
     One that holds jobs is chosen only where they would end within the grace: `longest_run_seconds` is what a run of
-    this pool may take. One that has hardly started is not chosen.
+    this pool may take. One that has hardly started is not chosen, nor one of which nobody knows what it does.
     """
     able = [
         one
         for one in fleet
         if not one.draining
+        and not one.absent
         and one.member.age_seconds >= plan.least_life_seconds
         and (one.running == 0 or longest_run_seconds <= plan.grace_seconds)
     ]

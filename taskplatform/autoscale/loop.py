@@ -8,8 +8,17 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from taskplatform.autoscale.contract import LEASE, Choice, DecisionRecord, Driver, Measurement, ScaleStore
-from taskplatform.autoscale.load import Standing, Surroundings, longest_run, sample_of, standings, victims
-from taskplatform.autoscale.policy import Decision, Hold, Memory, decide
+from taskplatform.autoscale.load import (
+    Absences,
+    Standing,
+    Surroundings,
+    longest_run,
+    roll_call,
+    sample_of,
+    standings,
+    victims,
+)
+from taskplatform.autoscale.policy import Decision, Hold, Memory, Sample, decide
 from taskplatform.autoscale.rules import Plan
 from taskplatform.broker.contract import Broker
 from taskplatform.errors import Unavailable
@@ -57,8 +66,9 @@ class _Pool:
 class Autoscaler(Role):
     """Decides how many workers each pool has; of any number of autoscalers one acts at a time.
 
-    What it decided is stored before it acts, in a statement that fails once the lease is lost, so one that was frozen
-    and replaced does nothing more. Without Postgres it does nothing: the fleet keeps its size.
+    What it decided is stored before it acts, in a statement that fails once the lease is lost, and before each act it
+    asks for the lease once more: one that was frozen and replaced does nothing more. Without Postgres it does nothing:
+    the fleet keeps its size.
     """
 
     name: ClassVar[str] = "autoscaler"
@@ -75,6 +85,7 @@ class Autoscaler(Role):
         self._settings = parts.settings
         self._clock = parts.clock
         self._memories: dict[str, Memory] | None = None
+        self._absences: dict[str, Absences] = {}
         self._used_since: float | None = None
         self._rounds = 0
 
@@ -106,6 +117,11 @@ class Autoscaler(Role):
             self._rest_in_the_second_row()
             return False
         for pool in pools:
+            if pool.choice.decision.desired == pool.choice.decision.workers:
+                continue
+            if not await self._still_active():
+                self._rest_in_the_second_row()
+                return False
             await self._act(pool, look.measured)
         await self._prune()
         return True
@@ -122,7 +138,14 @@ class Autoscaler(Role):
         if self._memories is not None:
             self._log.warning("Another autoscaler is the active one now", holder=self._holder)
         self._memories = None
+        self._absences = {}
         self._used_since = None
+
+    async def _still_active(self) -> bool:
+        asked = self._clock()
+        kept = await self._store.keep_lease(LEASE, self._holder, self._lease_seconds)
+        # One that was frozen after the answer was given finds it older than the lease.
+        return kept and self._clock() - asked < self._lease_seconds
 
     async def _remembered(self) -> dict[str, Memory]:
         # What the autoscaler before this one recommended counts: a change of the active one shrinks no fleet.
@@ -146,12 +169,17 @@ class Autoscaler(Role):
             self._tell_trouble(pool, "cannot be looked at", error)
             return None
         self.metrics.mode.labels(component=f"driver:{pool}").set(0)
-        fleet = standings(members, [worker for worker in look.measured.workers if worker.pool == pool])
+        fleet, self._absences[pool] = roll_call(
+            standings(members, [worker for worker in look.measured.workers if worker.pool == pool]),
+            self._absences.get(pool, Absences()),
+            look.measured.at,
+            patience_seconds=self._settings.lease_seconds,
+        )
         plan = self._plans[pool]
         sample = sample_of(pool, look.measured, fleet, plan, self._surroundings(pool, look))
         memories = self._memories or {}
         decision, memories[pool] = decide(plan.rules, sample, memories.get(pool, Memory()))
-        self._show(pool, fleet, decision)
+        self._show(pool, sample, decision)
         used = len(fleet) * look.used_seconds
         self.metrics.worker_seconds_total.labels(pool=pool).inc(used)
         return _Pool(choice=Choice(pool=pool, sample=sample, decision=decision, worker_seconds=used), fleet=fleet)
@@ -176,11 +204,9 @@ class Autoscaler(Role):
 
     async def _act(self, pool: _Pool, measured: Measurement) -> None:
         decision, name = pool.choice.decision, pool.choice.pool
-        if decision.desired == decision.workers:
-            return
         try:
             if decision.desired > decision.workers:
-                await self._driver.grow(name, decision.desired)
+                await self._driver.grow(name, decision.desired + pool.choice.sample.silent)
             else:
                 await self._shrink(pool, measured)
         except Unavailable as error:
@@ -199,18 +225,23 @@ class Autoscaler(Role):
             longest_run_seconds=longest_run(name, measured),
         )
         if found:
-            await self._driver.shrink(name, found, decision.workers - len(found))
+            left = decision.workers + pool.choice.sample.silent - len(found)
+            await self._driver.shrink(name, found, left)
 
     async def _prune(self) -> None:
         self._rounds += 1
         if self._rounds % _PRUNE_ROUNDS == 1:
             await self._store.prune_decisions(KEEP_DAYS, _PRUNE_ROWS)
 
-    def _show(self, pool: str, fleet: Sequence[Standing], decision: Decision) -> None:
+    def _show(self, pool: str, sample: Sample, decision: Decision) -> None:
         gauge = self.metrics.pool_workers
-        draining = sum(one.draining for one in fleet)
-        starting = sum(one.live is None and not one.draining for one in fleet)
-        counted = {"running": decision.workers - starting, "starting": starting, "draining": draining}
+        running = sample.workers - sample.starting
+        counted = {
+            "running": running,
+            "starting": sample.starting,
+            "draining": sample.draining,
+            "silent": sample.silent,
+        }
         for state, count in {**counted, "desired": decision.desired}.items():
             gauge.labels(pool=pool, state=state).set(count)
         self.metrics.pool_slots.labels(pool=pool, kind="keep").set(decision.keep_slots)

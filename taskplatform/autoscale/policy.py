@@ -59,9 +59,9 @@ class Rules:
 class Sample:
     """A pool as it was measured at `at` (epoch seconds).
 
-    `workers` run or start and do not drain; `starting` of them take no jobs yet. `pinned` workers hold jobs that would
-    not end within the grace of a drain. `slots` is how many jobs one worker runs at once. `floor_workers` is what the
-    schedule asks for now.
+    `workers` run or start and do not drain; `starting` of them take no jobs yet. `silent` ones are there besides, and
+    none of them: their leases ran out. `pinned` workers hold jobs that would not end within the grace of a drain.
+    `slots` is how many jobs one worker runs at once. `floor_workers` is what the schedule asks for now.
     """
 
     at: float
@@ -75,6 +75,7 @@ class Sample:
     workers: int = 0
     starting: int = 0
     draining: int = 0
+    silent: int = 0
     pinned: int = 0
     floor_workers: int = 0
     budget_used_hours: float = 0.0

@@ -69,5 +69,5 @@ def _sentence(record: DecisionRecord) -> str:
         f"slots, {facts['ready']} ready need {facts['drain_slots']:.2f} to drain, {facts['slots']} slots a worker: "
         f"{facts['needed']} needed, {facts['recommended']} within limits; oldest {facts['oldest_age_seconds']:.1f} s, "
         f"{facts['running']} running, {facts['starting']} starting, {facts['draining']} draining, "
-        f"{facts['pinned']} pinned"
+        f"{facts.get('silent', 0)} silent, {facts['pinned']} pinned"
     )

@@ -212,6 +212,10 @@ class ShardedStore(Opened):
         """Take or keep a lease."""
         return await self._first.hold_lease(name, holder, seconds)
 
+    async def keep_lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Prolong a lease that is held."""
+        return await self._first.keep_lease(name, holder, seconds)
+
     async def yield_lease(self, name: str, holder: str) -> None:
         """Give a lease up."""
         await self._first.yield_lease(name, holder)

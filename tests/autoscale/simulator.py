@@ -171,6 +171,11 @@ def flips(sizes: Sequence[int]) -> int:
     return sum(sooner != later for sooner, later in pairwise(turns))
 
 
+def oscillations(sizes: Sequence[int]) -> int:
+    """Count how often a fleet went back and forth besides its one way up and its one way down."""
+    return flips(sizes) // 2
+
+
 def _arrivals(profile: Profile, draw: random.Random) -> list[float]:
     found, began = [], 0.0
     for until, rate in profile:

@@ -17,8 +17,10 @@ from taskplatform.errors import DriverUnavailable
 T = TypeVar("T")
 
 
-def a_pod(name: str, *, phase: str = "Running", going: bool = False) -> dict[str, Any]:
+def a_pod(name: str, *, phase: str = "Running", going: bool = False, cost: str | None = None) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": name, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    if cost is not None:
+        metadata["annotations"] = {DELETION_COST: cost}
     if going:
         metadata["deletionTimestamp"] = "2026-01-01T00:01:00Z"
     return {"metadata": metadata, "status": {"phase": phase}}
@@ -99,7 +101,8 @@ def test_a_fleet_grows_by_the_scale_of_its_deployment(cluster: Cluster) -> None:
     cluster.ask(lambda driver: driver.grow("gpu", 4))
 
     scale = "/apis/apps/v1/namespaces/jobs/deployments/tp-worker-gpu/scale"
-    assert cluster.asked == [("PATCH", scale, {"spec": {"replicas": 4}})]
+    assert cluster.asked[0] == ("PATCH", scale, {"spec": {"replicas": 4}})
+    assert [method for method, *_ in cluster.asked[1:]] == ["GET"]
     assert cluster.headers[0]["Content-Type"] == "application/merge-patch+json"
 
 
@@ -109,10 +112,30 @@ def test_those_who_are_to_go_are_marked_before_the_deployment_shrinks(cluster: C
 
     cluster.ask(lambda driver: driver.shrink("gpu", [victim], 1))
 
-    _, mark, scale = cluster.asked
+    _, mark, _, scale = cluster.asked
     assert mark[:2] == ("PATCH", "/api/v1/namespaces/jobs/pods/b")
     assert mark[2] == {"metadata": {"annotations": {DELETION_COST: "-1000"}}}
     assert scale[2] == {"spec": {"replicas": 1}}
+
+
+def test_a_pod_that_stays_after_all_is_no_longer_the_first_to_go(cluster: Cluster) -> None:
+    cluster.pods = [
+        a_pod("stays", cost="-1000"),
+        a_pod("goes", cost="-1000", going=True),
+        a_pod("its owner's", cost="7"),
+        a_pod("idle"),
+    ]
+    _, _, _, idle = cluster.ask(lambda driver: driver.members("gpu"))
+
+    cluster.ask(lambda driver: driver.grow("gpu", 4))
+    grown, cluster.asked = cluster.asked, []
+    cluster.ask(lambda driver: driver.shrink("gpu", [idle], 3))
+
+    clearing = ("PATCH", "/api/v1/namespaces/jobs/pods/stays", {"metadata": {"annotations": {DELETION_COST: None}}})
+    for asked in (grown, cluster.asked):
+        assert [
+            one for one in asked if one[2] and one[2].get("metadata", {}).get("annotations") == {DELETION_COST: None}
+        ] == [clearing]
 
 
 def test_the_token_is_read_for_every_request_because_it_changes(cluster: Cluster) -> None:

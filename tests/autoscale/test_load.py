@@ -6,7 +6,16 @@ from typing import Any
 import pytest
 
 from taskplatform.autoscale.contract import LiveWorker, Measurement, Member, TaskHistory, TaskLoad
-from taskplatform.autoscale.load import Surroundings, longest_run, sample_of, standings, victims
+from taskplatform.autoscale.load import (
+    BOOT_SECONDS,
+    Absences,
+    Surroundings,
+    longest_run,
+    roll_call,
+    sample_of,
+    standings,
+    victims,
+)
 from taskplatform.autoscale.policy import Hold, Sample
 from taskplatform.autoscale.rules import Plan
 
@@ -127,3 +136,29 @@ def test_nobody_is_stopped_whose_job_may_outlast_the_grace_nor_who_has_hardly_st
 
     assert [member.id for member in chosen] == ["idle"]
     assert sample.pinned == 1
+
+
+def test_a_worker_that_fell_silent_is_neither_capacity_nor_idle() -> None:
+    members = [a_member("well"), a_member("frozen"), a_member("new", age_seconds=29.0)]
+    everybody = standings(members, [a_worker("well"), a_worker("frozen")])
+    fewer = standings(members, [a_worker("well")])
+
+    _, heard = roll_call(everybody, Absences(), 1_000.0, patience_seconds=15.0)
+    missed, absences = roll_call(fewer, heard, 1_100.0, patience_seconds=15.0)
+    silent, _ = roll_call(fewer, absences, 1_115.0, patience_seconds=15.0)
+    again, nobody = roll_call(everybody, absences, 1_115.0, patience_seconds=15.0)
+    samples = [sample_of("default", a_measurement(), fleet, PLAN, Surroundings()) for fleet in (missed, silent, again)]
+
+    assert [(one.workers, one.starting, one.silent) for one in samples] == [(3, 1, 0), (2, 1, 1), (3, 1, 0)]
+    for fleet in (missed, silent):
+        assert [member.id for member in victims(fleet, 3, PLAN, longest_run_seconds=0.0)] == ["well"]
+    assert nobody.since == {}
+
+
+def test_a_worker_that_never_comes_to_its_lease_is_silent_in_the_end() -> None:
+    fleet = standings([a_member("slow", age_seconds=BOOT_SECONDS - 1), a_member("stuck", age_seconds=BOOT_SECONDS)], [])
+
+    _, absences = roll_call(fleet, Absences(), 1_000.0, patience_seconds=15.0)
+    called, _ = roll_call(fleet, absences, 1_015.0, patience_seconds=15.0)
+
+    assert [(one.member.id, one.silent) for one in called] == [("slow", False), ("stuck", True)]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskplatform.autoscale.policy import Hold, Memory, Reason, Rules, Sample, decide
-from tests.autoscale.simulator import AN_HOUR, Simulation, flips
+from tests.autoscale.simulator import AN_HOUR, Simulation, flips, oscillations
 
 RULES = Rules(max_workers=20, stabilisation_seconds=60.0, idle_seconds=30.0)
 
@@ -168,6 +168,22 @@ def test_an_hour_of_changing_load_is_served_in_time_with_few_workers(seed: int) 
     assert outcome.percentile(0.95) < 17.0
     assert outcome.worker_hours < 1.8
     assert outcome.flips <= 4
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_step_to_ten_times_the_load_is_met_within_a_minute_and_given_back_within_ten(seed: int) -> None:
+    up_at, down_at = 300.0, 900.0
+    profile = ((up_at, 5.0), (down_at, 50.0), (1600.0, 5.0))
+    simulation = Simulation(Rules(max_workers=20), seed, profile)
+    sizes = simulation.run().sizes
+    up, down = (int(moment / simulation.poll_seconds) for moment in (up_at, down_at))
+    # 50/s of 0.2 s at 80 % use are 12.5 slots, 5/s are 1.25; a worker has four.
+    full = next(tick for tick in range(up, down) if sizes[tick] >= 4)
+    small = next(tick for tick in range(down, len(sizes)) if sizes[tick] <= 1)
+
+    assert (full - up) * simulation.poll_seconds + simulation.boot_seconds <= 60.0
+    assert (small - down) * simulation.poll_seconds <= 600.0
+    assert oscillations(sizes[up:]) <= 2
 
 
 def test_jobs_that_take_long_are_served_with_fewer_workers_than_a_queue_length_would_ask_for() -> None:

@@ -77,6 +77,18 @@ def test_a_lease_has_one_holder_until_it_lapses_or_is_given_up(store: DrivenStor
     assert hold(ME)
 
 
+def test_a_lease_is_kept_only_by_one_who_has_had_it_without_a_gap(store: DrivenStore) -> None:
+    def keep(holder: str) -> bool:
+        return store.wait(store.services.keep_lease(LEASE, holder, 60.0))
+
+    store.wait(store.services.hold_lease(LEASE, ME, 60.0))
+    held = keep(ME), keep(YOU)
+    store.wait(store.services.hold_lease(LEASE, ME, 0.0))
+
+    assert held == (True, False)
+    assert (keep(ME), keep(YOU)) == (False, False)
+
+
 @pytest.mark.parametrize("held", [True, False], ids=["the holder", "one that lost the lease"])
 def test_only_the_holder_of_the_lease_may_decide(store: DrivenStore, held: bool) -> None:
     store.wait(store.services.hold_lease(LEASE, ME if held else YOU, 60.0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,25 +39,38 @@ class Pods:
 
     async def members(self, pool: str) -> list[Member]:
         """Give the pods of a pool that have not ended."""
-        answer = await self._ask("GET", "/api/v1", "/pods", params={"labelSelector": f"{POOL_LABEL}={pool}"})
-        return [
-            _member(pool, pod) for pod in answer.get("items", ()) if pod.get("status", {}).get("phase") not in _ENDED
-        ]
+        return [_member(pool, pod) for pod in await self._pods(pool)]
 
     async def grow(self, pool: str, size: int) -> None:
-        """Patch the scale of the pool's Deployment."""
+        """Patch the scale of the pool's Deployment. Nobody is to go any more, who may have been marked before."""
         await self._resize(pool, size)
+        await self._unmark(pool, keeping=frozenset())
 
     async def shrink(self, pool: str, victims: Sequence[Member], size: int) -> None:
-        """Mark the victims as the cheapest to delete, then patch the scale."""
+        """Mark the victims, and nobody else, as the cheapest to delete, then patch the scale."""
         for victim in victims:
-            body = {"metadata": {"annotations": {DELETION_COST: _FIRST_TO_GO}}}
-            await self._ask("PATCH", "/api/v1", f"/pods/{victim.id}", body=body)
+            await self._mark(victim.id, _FIRST_TO_GO)
+        await self._unmark(pool, keeping={victim.id for victim in victims})
         await self._resize(pool, size)
 
     async def close(self) -> None:
         """Hang up; the pods are the cluster's."""
         await self._server.aclose()
+
+    async def _pods(self, pool: str) -> list[Any]:
+        answer = await self._ask("GET", "/api/v1", "/pods", params={"labelSelector": f"{POOL_LABEL}={pool}"})
+        return [pod for pod in answer.get("items", ()) if pod.get("status", {}).get("phase") not in _ENDED]
+
+    async def _mark(self, pod: str, cost: str | None) -> None:
+        await self._ask("PATCH", "/api/v1", f"/pods/{pod}", body={"metadata": {"annotations": {DELETION_COST: cost}}})
+
+    async def _unmark(self, pool: str, *, keeping: Collection[str]) -> None:
+        # The mark of a scale-in that was taken back would choose for the next one, whoever is idle then.
+        for pod in await self._pods(pool):
+            metadata = pod["metadata"]
+            marked = metadata.get("annotations", {}).get(DELETION_COST) == _FIRST_TO_GO
+            if marked and metadata["name"] not in keeping and "deletionTimestamp" not in metadata:
+                await self._mark(metadata["name"], None)
 
     async def _resize(self, pool: str, size: int) -> None:
         name = self._deployment.format(pool=pool)

@@ -39,6 +39,11 @@ class Scale(Asker):
         (held,) = await self._write(call("hold_lease", name, holder, str(seconds)))
         return bool(held)
 
+    async def keep_lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Prolong a lease that is held."""
+        (held,) = await self._write(call("keep_lease", name, holder, str(seconds)))
+        return bool(held)
+
     async def yield_lease(self, name: str, holder: str) -> None:
         """Give a lease up."""
         await self._write(call("yield_lease", name, holder))

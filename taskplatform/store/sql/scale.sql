@@ -4,6 +4,10 @@ INSERT INTO leases AS l (name, holder, until) VALUES ($1, $2, now() + make_inter
 ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until WHERE l.holder = excluded.holder OR l.until < now()
 RETURNING 1
 
+-- name: keep_lease
+-- Prolong a lease that has not lapsed. $1 name, $2 holder, $3 seconds
+UPDATE leases SET until = now() + make_interval(secs => $3::float8) WHERE name = $1 AND holder = $2 AND until > now() RETURNING 1
+
 -- name: yield_lease
 -- $1 name, $2 holder
 DELETE FROM leases WHERE name = $1 AND holder = $2
