@@ -85,7 +85,7 @@ jobs = Table(
     Index("jobs_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("jobs_blocked", "pool", "priority", "id", postgresql_where=text("blocked_on IS NOT NULL")),
     Index("jobs_expiry", "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
-    Index("jobs_tenant", "tenant", "id"),
+    Index("jobs_of_tenant", "tenant", "id", postgresql_where=text("tenant IS NOT NULL")),
     Index("jobs_queued", "queued_at", postgresql_where=text("queued_at IS NOT NULL")),
 )
 

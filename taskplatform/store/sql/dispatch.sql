@@ -7,7 +7,7 @@ WITH due AS (
     ORDER BY due_at LIMIT $3::int FOR UPDATE OF j SKIP LOCKED
 ), up AS (
     UPDATE jobs j SET state = 'queued', due_at = NULL, queued_at = now() FROM due
-    WHERE j.id = due.id
+    WHERE j.id = ANY (ARRAY[due.id])
     RETURNING j.*
 ), box AS (
     INSERT INTO outbox (job_ids) SELECT array_agg(id) FROM up HAVING count(*) > 0 RETURNING id
@@ -24,7 +24,7 @@ WITH due AS (
         AND EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS f (pool, priority) WHERE f.pool = j.pool AND f.priority = j.priority)
     ORDER BY due_at LIMIT $4::int FOR UPDATE OF j SKIP LOCKED
 )
-UPDATE jobs j SET state = 'blocked', blocked_on = $3, due_at = NULL, held_at = now() FROM due WHERE j.id = due.id RETURNING j.id
+UPDATE jobs j SET state = 'blocked', blocked_on = $3, due_at = NULL, held_at = now() FROM due WHERE j.id = ANY (ARRAY[due.id]) RETURNING j.id
 
 -- name: release_blocked
 -- Open the gate of a full queue: blocked -> queued, oldest first, with one outbox row. $1 pool, $2 priority, $3 gate, $4 most jobs
@@ -32,7 +32,7 @@ WITH held AS (
     SELECT id FROM jobs WHERE blocked_on IS NOT NULL AND pool = $1 AND priority = $2 AND blocked_on = $3 AND state = 'blocked'
     ORDER BY id LIMIT $4::int FOR UPDATE SKIP LOCKED
 ), up AS (
-    UPDATE jobs j SET state = 'queued', blocked_on = NULL, held_at = NULL, queued_at = now() FROM held WHERE j.id = held.id
+    UPDATE jobs j SET state = 'queued', blocked_on = NULL, held_at = NULL, queued_at = now() FROM held WHERE j.id = ANY (ARRAY[held.id])
     RETURNING j.*
 ), box AS (
     INSERT INTO outbox (job_ids) SELECT array_agg(id) FROM up HAVING count(*) > 0 RETURNING id
@@ -44,7 +44,7 @@ FROM up CROSS JOIN box
 -- name: blocked_gates
 -- Which of these pools and priorities have jobs that a gate holds? $1 gate, $2 pool, $3 priority (arrays)
 SELECT p.pool, p.priority FROM unnest($2::text[], $3::text[]) AS p (pool, priority)
-WHERE EXISTS (SELECT FROM jobs j WHERE j.blocked_on = $1 AND j.pool = p.pool AND j.priority = p.priority)
+WHERE (SELECT true FROM jobs j WHERE j.blocked_on = $1 AND j.pool = p.pool AND j.priority = p.priority LIMIT 1)
 
 -- name: next_due
 -- Seconds until the next job is due, null when none is.
@@ -58,7 +58,7 @@ WITH box AS (
 )
 SELECT j.id, j.tenant, j.task, j.pool, j.priority, j.series, j.suspect, j.soft_limit_seconds, j.hard_limit_seconds,
     j.trace, j.body, box.id AS outbox_id
-FROM box CROSS JOIN LATERAL unnest(box.job_ids) AS wanted (id) LEFT JOIN jobs j ON j.id = wanted.id AND j.state = 'queued'
+FROM box CROSS JOIN LATERAL unnest(box.job_ids) AS wanted (id) LEFT JOIN jobs j ON j.id = ANY (ARRAY[wanted.id]) AND j.state = 'queued'
 
 -- name: find_stranded
 -- Queued jobs of one queue whose message should long have been taken. $1 pool, $2 priority, $3 age in seconds, $4 most jobs
@@ -75,7 +75,7 @@ UPDATE jobs SET queued_at = now() WHERE id = ANY ($1::uuid[]) AND state = 'queue
 WITH late AS (
     SELECT id FROM jobs WHERE expires_at <= now() AND state <> 'running' ORDER BY expires_at LIMIT $1::int FOR UPDATE SKIP LOCKED
 ), gone AS (
-    DELETE FROM jobs j USING late WHERE j.id = late.id RETURNING j.*
+    DELETE FROM jobs j USING late WHERE j.id = ANY (ARRAY[late.id]) RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
         soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)
@@ -98,10 +98,10 @@ WITH held AS (
     WHERE queued_at > '-infinity' AND state = 'running' AND worker = ANY ($1::text[]) FOR UPDATE
 ), saved AS (
     UPDATE jobs j SET state = 'retrying', due_at = now(), queued_at = NULL, suspect = true, crashes = j.crashes + held.suspect::int, error = $3
-    FROM held WHERE j.id = held.id AND (NOT held.suspect OR held.crashes + 1 < $2::int)
+    FROM held WHERE j.id = ANY (ARRAY[held.id]) AND (NOT held.suspect OR held.crashes + 1 < $2::int)
     RETURNING j.id, j.attempt, j.worker, j.started_at, held.suspect, j.task, j.tenant, j.pool, j.trace
 ), gone AS (
-    DELETE FROM jobs j USING held WHERE j.id = held.id AND held.suspect AND held.crashes + 1 >= $2::int RETURNING j.*
+    DELETE FROM jobs j USING held WHERE j.id = ANY (ARRAY[held.id]) AND held.suspect AND held.crashes + 1 >= $2::int RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
         soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, error)
@@ -135,7 +135,7 @@ WITH i AS (
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::bytea[], $9::int[])
         WITH ORDINALITY AS i (reason, queue, tenant, job_id, task, detail, headers, raw, series, place)
 ), gone AS (
-    DELETE FROM jobs j USING i WHERE j.id = i.job_id AND j.state = 'queued' AND (i.series IS NULL OR i.series = j.series)
+    DELETE FROM jobs j USING i WHERE j.id = ANY (ARRAY[i.job_id]) AND j.state = 'queued' AND (i.series IS NULL OR i.series = j.series)
     RETURNING j.*, i.reason, i.detail, i.place
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
@@ -148,5 +148,5 @@ WITH i AS (
 INSERT INTO dead_letters (reason, queue, tenant, job_id, task, detail, headers, raw)
 SELECT i.reason, i.queue, i.tenant, i.job_id, i.task, i.detail, i.headers, i.raw FROM i
 WHERE i.job_id IS NULL OR i.place IN (SELECT place FROM gone)
-    OR NOT (EXISTS (SELECT FROM jobs j WHERE j.id = i.job_id) OR EXISTS (SELECT FROM finished_jobs f WHERE f.id = i.job_id))
+    OR NOT (EXISTS (SELECT FROM jobs j WHERE j.id = ANY (ARRAY[i.job_id])) OR EXISTS (SELECT FROM finished_jobs f WHERE f.id = i.job_id))
 RETURNING id

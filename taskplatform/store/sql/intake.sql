@@ -35,17 +35,17 @@ FROM new
 
 -- name: find_keys
 -- Which jobs do these keys name? $1 tenant, $2 key (arrays)
-SELECT k.tenant, k.key, k.job_id, k.fingerprint FROM idempotency_keys k
-JOIN unnest($1::text[], $2::text[]) AS i (tenant, key) ON k.tenant = i.tenant AND k.key = i.key
+SELECT k.tenant, k.key, k.job_id, k.fingerprint FROM unnest($1::text[], $2::text[]) AS i (tenant, key)
+CROSS JOIN LATERAL (SELECT * FROM idempotency_keys k WHERE k.tenant = i.tenant AND k.key = i.key LIMIT 1) AS k
 
 -- name: find_stored
 -- When were these jobs created? Those that exist. $1 ids
-SELECT j.id, created_at FROM unnest($1::uuid[]) AS i (id) JOIN jobs j ON j.id = i.id
+SELECT j.id, created_at FROM unnest($1::uuid[]) AS i (id) JOIN jobs j ON j.id = ANY (ARRAY[i.id])
 UNION ALL SELECT f.id, created_at FROM unnest($1::uuid[]) AS i (id) JOIN finished_jobs f ON f.id = i.id
 
 -- name: settle_outbox
 -- The broker has confirmed every message of these rows. A row that a relay holds is the relay's to delete. $1 ids
-DELETE FROM outbox WHERE id IN (SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED)
+DELETE FROM outbox WHERE id = ANY (ARRAY(SELECT id FROM outbox WHERE id = ANY ($1::bigint[]) FOR UPDATE SKIP LOCKED))
 
 -- name: put_off_outbox
 -- Rows of which not every message was confirmed become young again, without what was. $1 ids, $2 confirmed jobs

@@ -2,7 +2,7 @@
 -- Read jobs wherever they are; joined, so that each id touches one partition alone. $1 ids
 SELECT j.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, blocked_on, due_at, expires_at,
     started_at, NULL::timestamptz AS ended_at, NULL::text AS reason, NULL::text AS result, error, tags
-FROM unnest($1::uuid[]) AS i (id) JOIN jobs j ON j.id = i.id
+FROM unnest($1::uuid[]) AS i (id) JOIN jobs j ON j.id = ANY (ARRAY[i.id])
 UNION ALL
 SELECT f.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, NULL, NULL, expires_at,
     started_at, ended_at, reason, result, error, tags
@@ -22,9 +22,9 @@ SELECT f.id FROM unnest($1::uuid[]) AS i (id) JOIN finished_jobs f ON f.id = i.i
 -- name: cancel_live
 -- any live state -> cancelled. The tenant is checked last, for else a young database would go through all of its jobs. $1 tenant, $2 ids
 WITH found AS MATERIALIZED (
-    SELECT j.id, j.tenant FROM unnest($2::uuid[]) AS i (id) JOIN jobs j ON j.id = i.id
+    SELECT j.id, j.tenant FROM unnest($2::uuid[]) AS i (id) JOIN jobs j ON j.id = ANY (ARRAY[i.id])
 ), gone AS (
-    DELETE FROM jobs j USING found WHERE j.id = found.id AND found.tenant = $1 RETURNING j.*
+    DELETE FROM jobs j USING found WHERE j.id = ANY (ARRAY[found.id]) AND found.tenant = $1 RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
         soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)

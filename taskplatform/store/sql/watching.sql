@@ -29,7 +29,7 @@ FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'cli
 
 -- name: in_outbox
 -- Queued jobs by pool whose message is not known to be in the broker.
-SELECT j.pool, count(DISTINCT j.id) FROM outbox o CROSS JOIN LATERAL unnest(o.job_ids) AS wanted (id) JOIN jobs j ON j.id = wanted.id
+SELECT j.pool, count(DISTINCT j.id) FROM outbox o CROSS JOIN LATERAL unnest(o.job_ids) AS wanted (id) JOIN jobs j ON j.id = ANY (ARRAY[wanted.id])
 WHERE j.state = 'queued' GROUP BY 1
 
 -- name: owed

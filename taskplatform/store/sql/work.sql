@@ -26,7 +26,7 @@ WITH claimed AS (
     SET state = 'running', worker = $3, claim = $4, attempt = j.attempt + (j.state = 'queued')::int,
         started_at = CASE j.state WHEN 'queued' THEN now() ELSE j.started_at END
     FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, series, n)
-    WHERE j.id = i.id AND (i.series = j.series OR i.series < 0)
+    WHERE j.id = ANY (ARRAY[i.id]) AND (i.series = j.series OR i.series < 0)
         AND ((j.state = 'queued' AND (j.expires_at IS NULL OR j.expires_at > now()))
             OR (j.state = 'running' AND j.worker = $3 AND j.claim = $4))
     RETURNING n, j.attempt, j.failures, j.crashes, j.max_attempts, j.suspect,
@@ -44,7 +44,7 @@ WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::float8[], $10::int[], $11::int[])
         WITH ORDINALITY AS i (id, attempt, state, reason, result, error, ended, started, stopped, failed, crashed, n)
 ), gone AS (
-    DELETE FROM jobs j USING i WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    DELETE FROM jobs j USING i WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
     RETURNING j.*, i.n, i.state AS end_state, i.reason, i.result, i.error AS end_error, i.ended, i.started, i.stopped, i.failed, i.crashed
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
@@ -72,7 +72,7 @@ WITH i AS (
     UPDATE jobs j
     SET state = 'retrying', due_at = now() + make_interval(secs => i.wait), queued_at = NULL, failures = j.failures + i.failed,
         crashes = j.crashes + i.crashed, suspect = j.crashes + i.crashed > 0, error = i.error
-    FROM i WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    FROM i WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
     RETURNING i.n, j.id, j.attempt, j.worker, i.error, i.ended, i.started, i.stopped
 ), tried AS (
     INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at, error)
@@ -88,7 +88,7 @@ SELECT string_agg(n::text, ',') FROM put_off LEFT JOIN woken ON true
 WITH given AS (
     UPDATE jobs j SET state = 'retrying', due_at = now(), queued_at = NULL
     FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, attempt, n)
-    WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
     RETURNING i.n, j.id, j.attempt, j.worker, j.started_at
 ), tried AS (
     INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)
@@ -130,7 +130,7 @@ DELETE FROM workers WHERE id = $1
 -- Which of these attempts are no longer running jobs: cancelled, rescued or ended behind the worker's back.
 -- $1 id, $2 attempt (arrays)
 SELECT i.id, i.attempt FROM unnest($1::uuid[], $2::int[]) AS i (id, attempt)
-WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running')
+WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running')
 
 -- name: announce_tasks
 -- Make tasks known, so that submissions can be checked. $1 name, $2 spec (arrays)
