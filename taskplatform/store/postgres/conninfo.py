@@ -25,6 +25,7 @@ _UNSAID = {
 
 _SESSION = {
     # Our statements find rows by key, whatever the statistics of a young table say, and their plans never change.
+    # Why they compare ids with arrays of one: docs/decisions/0014-plans-that-do-not-believe-a-table-is-empty.md.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

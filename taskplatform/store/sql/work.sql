@@ -104,7 +104,7 @@ SELECT string_agg(n::text, ',') FROM given LEFT JOIN woken ON true
 WITH kept AS (
     UPDATE jobs j SET checkpoint = i.checkpoint
     FROM unnest($1::uuid[], $2::int[], $3::text[]) WITH ORDINALITY AS i (id, attempt, checkpoint, n)
-    WHERE j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+    WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
     RETURNING i.n
 )
 SELECT string_agg(n::text, ',') FROM kept
@@ -112,7 +112,7 @@ SELECT string_agg(n::text, ',') FROM kept
 -- name: load_checkpoints
 -- How far have running jobs come? Rows only for the attempt that holds its job, which are counted from 1. $1 id, $2 attempt (arrays)
 SELECT i.n, j.checkpoint FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, attempt, n)
-JOIN jobs j ON j.id = i.id AND j.attempt = i.attempt AND j.state = 'running'
+JOIN jobs j ON j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
 
 -- name: renew_lease
 -- Keep, or take, the lease of one worker process.

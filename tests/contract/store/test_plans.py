@@ -129,7 +129,7 @@ def test_statements_planned_when_vacuum_knows_the_tables_to_be_empty_find_their_
     with psycopg.connect(complete(database), autocommit=True) as connection:
         connection.execute("SET max_parallel_workers_per_gather = 0")
         for name in EMPTIED:
-            # Nobody else shall look at it before the statements are used, and it keeps its pages, as one that is in use.
+            # Nobody shall look at it before the statements are used; it keeps its pages, as one that is in use.
             connection.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)".encode())
         fill(connection)
         for name in EMPTIED:
