@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from taskplatform.errors import StoreUnavailable
@@ -44,6 +44,18 @@ class KnownMap:
     def of_row(cls, version: int, cluster: int, homes: str) -> Self:
         """Make it of a row of `newest_map`."""
         return cls(ShardMap(version, tuple(map(int, homes[1:-1].split(",")))), cluster)
+
+
+def own_map(row: Sequence[Any] | None, cluster: int) -> KnownMap:
+    """Read what `newest_map` found where a cluster should be. Raises StoreUnavailable when it is another, or none."""
+    if row is None:
+        raise StoreUnavailable(
+            f"what the settings call cluster {cluster} has no shard map: `taskplatform init` writes it"
+        )
+    known = KnownMap.of_row(*row)
+    if known.cluster != cluster:
+        raise StoreUnavailable(f"what the settings call cluster {cluster} is cluster {known.cluster} by its own map")
+    return known
 
 
 class Homes:

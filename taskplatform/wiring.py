@@ -48,13 +48,17 @@ def _new_store(settings: Settings, replicas: Sequence[str], part: Part | None) -
     from taskplatform.store.postgres.store import PostgresStore
 
     lifetime = settings.key_lifetime_seconds
-    first, *others = [dsn if part is None else named(dsn, part) for dsn in settings.cluster_dsns()]
-    store = PostgresStore(first, key_lifetime_seconds=lifetime, replicas=replicas)
-    if not others:
-        return store
+    dsns = [dsn if part is None else named(dsn, part) for dsn in settings.cluster_dsns()]
+    if len(dsns) == 1:
+        return PostgresStore(dsns[0], key_lifetime_seconds=lifetime, replicas=replicas)
     from taskplatform.store.sharded import ShardedStore
 
-    return ShardedStore([store, *(PostgresStore(dsn, key_lifetime_seconds=lifetime) for dsn in others)])
+    return ShardedStore(
+        [
+            PostgresStore(dsn, key_lifetime_seconds=lifetime, replicas=() if number else replicas, cluster=number)
+            for number, dsn in enumerate(dsns)
+        ]
+    )
 
 
 def new_broker(settings: Settings) -> Broker:

@@ -72,7 +72,10 @@ def _lines(settings: Settings, loop: Loop) -> tuple[list[Line], Homes | None]:
         if not homes.version:
             _log.warning("no Postgres cluster tells the shard map, will ask again")
             time.sleep(_MAP_PAUSE_SECONDS)
-    connects = [partial(RawConnection, named(dsn, Part.WORKER)) for dsn in dsns]
+    numbers = [None] if homes is None else range(len(dsns))
+    connects = [
+        partial(RawConnection, named(dsn, Part.WORKER), number) for number, dsn in zip(numbers, dsns, strict=True)
+    ]
     seconds = settings.lease_seconds
     return [Line(number, Link(loop, connect), seconds, homes) for number, connect in enumerate(connects)], homes
 

@@ -180,11 +180,8 @@ class Clusters:
         changed = False
         try:
             answers = await self._gathered(dict.fromkeys(range(len(self.members)), _map_of))
-            for number, found in answers.items():
+            for found in answers.values():
                 if found is None or isinstance(found, BaseException):
-                    continue
-                if found.cluster != number:
-                    self._log.error("A cluster is not the one that the settings say", says=found.cluster, place=number)
                     continue
                 changed = self.homes.adopt(found.map) or changed
         finally:

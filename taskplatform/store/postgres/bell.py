@@ -16,8 +16,9 @@ _RECONNECT_SECONDS = 0.5
 class Bell:
     """Postgres' NOTIFY, for one listener at a time."""
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, cluster: int | None) -> None:
         self._conninfo = conninfo
+        self._cluster = cluster
         self._link: Link | None = None
 
     async def wait(self, timeout_seconds: float) -> None:
@@ -42,6 +43,6 @@ class Bell:
             await link.close()
 
     async def _listen(self) -> Link:
-        link = await Link.to(self._conninfo)
+        link = await Link.to(self._conninfo, self._cluster)
         await link.execute(f"LISTEN {_CHANNEL}")
         return link

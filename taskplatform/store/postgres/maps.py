@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import psycopg
 
 from taskplatform.errors import StoreUnavailable
-from taskplatform.shards import Homes, KnownMap
+from taskplatform.shards import Homes, KnownMap, own_map
 from taskplatform.store.postgres.asking import Asker
 from taskplatform.store.postgres.conninfo import complete_plain
 from taskplatform.store.postgres.failures import Purpose, translated
@@ -29,10 +29,15 @@ def learn(dsns: Sequence[str], homes: Homes) -> bool:
     for number, dsn in enumerate(dsns):
         try:
             with translated(Purpose.CONNECT), psycopg.connect(complete_plain(dsn), autocommit=True) as link:
-                row = link.execute(statements()["newest_map"]).fetchone()
+                found = map_told_by(link, number)
         except StoreUnavailable:
             continue
-        found = None if row is None else KnownMap.of_row(*row)
-        if found is not None and found.cluster == number:
-            changed = homes.adopt(found.map) or changed
+        changed = homes.adopt(found.map) or changed
     return changed
+
+
+def map_told_by(link: psycopg.Connection, cluster: int) -> KnownMap:
+    """Ask over a connection for the newest map of a cluster. Raises StoreUnavailable where it is not that cluster."""
+    with translated(Purpose.CONNECT):
+        row = link.execute(statements()["newest_map"].encode()).fetchone()
+    return own_map(row, cluster)

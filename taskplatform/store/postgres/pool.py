@@ -19,10 +19,14 @@ from psycopg.rows import TupleRow
 
 from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.freshness import Watermark
+from taskplatform.shards import own_map
 from taskplatform.store.postgres.failures import Purpose, translated
+from taskplatform.store.statements import statements
 
 ANSWER_SECONDS = 20.0
 """How long a connection may be lent: a server that stands still keeps its connections open, and says nothing."""
+IDENTIFY_SECONDS = 3.0
+"""How long one of several clusters may take to say which one it is."""
 _COMMITTED_HERE_ALONE = "01000"
 
 
@@ -37,10 +41,13 @@ class Link(AsyncConnection[TupleRow]):
         self.add_notice_handler(self._note)
 
     @classmethod
-    async def to(cls, conninfo: str) -> Self:
-        """Connect. Raises StoreUnavailable."""
+    async def to(cls, conninfo: str, cluster: int | None = None) -> Self:
+        """Connect, to the cluster of a number where one is given. Raises StoreUnavailable, for another cluster too."""
         with translated(Purpose.CONNECT):
-            return await cls.connect(conninfo, autocommit=True, cursor_factory=AsyncRawCursor)
+            link = await cls.connect(conninfo, autocommit=True, cursor_factory=AsyncRawCursor)
+        if cluster is not None:
+            await link.identify(cluster)
+        return link
 
     @property
     def usable(self) -> bool:
@@ -56,6 +63,20 @@ class Link(AsyncConnection[TupleRow]):
         with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(self.pgconn.socket)) as peer:
             peer.shutdown(socket.SHUT_RDWR)
 
+    async def identify(self, cluster: int) -> None:
+        """Ask which of several clusters this is. Raises StoreUnavailable when it is another than this one."""
+        # An address that leads elsewhere by now must not answer for jobs that it never had.
+        overdue = asyncio.get_running_loop().call_later(IDENTIFY_SECONDS, self.cut)
+        try:
+            with translated(Purpose.CONNECT):
+                row = await (await self.execute(statements()["newest_map"])).fetchone()
+            own_map(row, cluster)
+        except BaseException:
+            await self.close()
+            raise
+        finally:
+            overdue.cancel()
+
     def _note(self, notice: Diagnostic) -> None:
         if notice.severity_nonlocalized == "WARNING" and notice.sqlstate == _COMMITTED_HERE_ALONE:
             self.warned = notice.message_primary
@@ -64,14 +85,22 @@ class Link(AsyncConnection[TupleRow]):
 class Pool:
     """At most `limit` connections to one database, the one used last first.
 
-    Whoever finds all in use waits for `patience_seconds` at most. Where there is a `watermark`, whoever asks over a
+    Whoever finds all in use waits for `patience_seconds` at most. With `cluster`, the database has to be in the one of
+    several clusters that has this number. Where there is a `watermark`, whoever asks over a
     connection notes there how far in the database's log the answer may have come from.
     """
 
     def __init__(
-        self, conninfo: str, *, limit: int = 8, patience_seconds: float = 5.0, watermark: Watermark | None = None
+        self,
+        conninfo: str,
+        *,
+        limit: int = 8,
+        patience_seconds: float = 5.0,
+        watermark: Watermark | None = None,
+        cluster: int | None = None,
     ) -> None:
         self.watermark = watermark
+        self._cluster = cluster
         self._conninfo = conninfo
         self._patience_seconds = patience_seconds
         self._free = asyncio.Semaphore(limit)
@@ -127,7 +156,7 @@ class Pool:
             if link.usable:
                 return link
             await link.close()
-        return await Link.to(self._conninfo)
+        return await Link.to(self._conninfo, self._cluster)
 
     async def _give_back(self, link: Link) -> None:
         if self._closed or not link.usable:

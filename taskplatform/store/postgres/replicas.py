@@ -27,8 +27,8 @@ _log = logger("taskplatform.store")
 class Replica:
     """One replica and what is known of its health."""
 
-    def __init__(self, conninfo: str, *, connections: int) -> None:
-        self._pool = Pool(conninfo, limit=connections, patience_seconds=ANSWER_SECONDS)
+    def __init__(self, conninfo: str, *, connections: int, cluster: int | None = None) -> None:
+        self._pool = Pool(conninfo, limit=connections, patience_seconds=ANSWER_SECONDS, cluster=cluster)
         self._failures = 0
         self._rested_at = 0.0
         self._late: set[asyncio.Task[Reading]] = set()

@@ -12,11 +12,12 @@ from uuid import UUID
 
 import psycopg
 
+from taskplatform.errors import StoreUnavailable
 from taskplatform.job import State
 from taskplatform.shards import Homes
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.failures import CutOff, Purpose, translated
-from taskplatform.store.postgres.maps import learn
+from taskplatform.store.postgres.maps import learn, map_told_by
 from taskplatform.store.statements import statements
 
 
@@ -53,7 +54,7 @@ class ShardedReader:
     def __init__(self, dsns: Sequence[str]) -> None:
         self._dsns = dsns
         self._homes = Homes(len(dsns))
-        self._readers = [ResultReader(dsn) for dsn in dsns]
+        self._readers = [ResultReader(dsn, number) for number, dsn in enumerate(dsns)]
 
     def standing(self, job_id: UUID) -> Standing | None:
         """Tell where a job stands; None when there is none of that id. Raises StoreUnavailable."""
@@ -73,8 +74,9 @@ class ShardedReader:
 class ResultReader:
     """Reads jobs one by one; safe to share between threads and to keep across a fork."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, cluster: int | None = None) -> None:
         self._dsn = dsn
+        self._cluster = cluster
         self._connection: psycopg.Connection | None = None
         self._pid = 0
         self._lock = threading.Lock()
@@ -115,7 +117,16 @@ class ResultReader:
                     complete(self._dsn), autocommit=True, cursor_factory=psycopg.RawCursor
                 )
             self._pid = os.getpid()
+            if self._cluster is not None:
+                self._identify(self._connection, self._cluster)
         return self._connection
+
+    def _identify(self, connection: psycopg.Connection, cluster: int) -> None:
+        try:
+            map_told_by(connection, cluster)
+        except StoreUnavailable:
+            self._drop()
+            raise
 
     def _drop(self) -> None:
         if self._connection is not None and self._pid == os.getpid():

@@ -24,7 +24,8 @@ class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching, Op
 
     `dsn` is a libpq connection string; of several hosts the one that takes writes is used. Connections are made when
     they are needed and again after they broke, `connections` of them at most. Reads that say what they have seen go to
-    `replicas` where they can; `watermark` keeps count of what this process writes and sees, as that needs.
+    `replicas` where they can; `watermark` keeps count of what this process writes and sees, as that needs. With
+    `cluster`, a server that is not the one of this number among several is not asked anything else.
     Raises SettingsError for a malformed connection string.
     """
 
@@ -36,14 +37,18 @@ class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching, Op
         connections: int = 8,
         replicas: Sequence[str] = (),
         watermark: Watermark | None = None,
+        cluster: int | None = None,
     ) -> None:
         conninfo = complete(dsn)
         counted = watermark or (Watermark() if replicas else None)
         super().__init__(
-            Pool(conninfo, limit=connections, watermark=counted), key_lifetime_seconds=key_lifetime_seconds
+            Pool(conninfo, limit=connections, watermark=counted, cluster=cluster),
+            key_lifetime_seconds=key_lifetime_seconds,
         )
-        self._bell = Bell(conninfo)
-        self._replicas = Replicas([Replica(complete_replica(each), connections=connections) for each in replicas])
+        self._bell = Bell(conninfo, cluster)
+        self._replicas = Replicas(
+            [Replica(complete_replica(each), connections=connections, cluster=cluster) for each in replicas]
+        )
 
     @property
     def position(self) -> Position | None:

@@ -17,6 +17,8 @@ from taskplatform.shards import continued
 from taskplatform.store.clusters import has_moved
 from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, RefusedJob, Replayed
 from taskplatform.store.postgres import placing
+from taskplatform.store.postgres.raw import RawConnection
+from taskplatform.store.postgres.results import ResultReader
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.sharded import ShardedStore
 from tests.fixtures.shards import Sharded
@@ -161,7 +163,7 @@ def test_init_makes_no_map_known_to_a_cluster_that_would_lose_jobs(sharded: Shar
 
 
 def test_clusters_in_another_order_than_their_maps_say_are_refused(sharded: Sharded) -> None:
-    turned = ShardedStore([PostgresStore(dsn) for dsn in reversed(sharded.dsns)])
+    turned = ShardedStore([PostgresStore(dsn, cluster=number) for number, dsn in enumerate(reversed(sharded.dsns))])
 
     with pytest.raises(Conflict, match="is cluster 1 by its own map"):
         placing.ensure_map(sharded.dsns[::-1])
@@ -169,6 +171,30 @@ def test_clusters_in_another_order_than_their_maps_say_are_refused(sharded: Shar
         sharded.wait(turned.get([unkeyed(7).id]))
 
     sharded.wait(turned.close())
+
+
+def test_a_cluster_in_the_place_of_another_is_asked_nothing(sharded: Sharded) -> None:
+    dsn = sharded.dsns[1]
+    store = PostgresStore(dsn, cluster=0)
+    reader = ResultReader(dsn, 0)
+
+    with pytest.raises(StoreUnavailable, match="cluster 0 is cluster 1 by its own map"):
+        sharded.wait(store.get([unkeyed(7).id]))
+    with pytest.raises(StoreUnavailable, match="cluster 0 is cluster 1 by its own map"):
+        RawConnection(dsn, 0)
+    with pytest.raises(StoreUnavailable, match="cluster 0 is cluster 1 by its own map"):
+        reader.standing(unkeyed(7).id)
+
+    sharded.wait(store.close())
+
+
+def test_a_cluster_without_a_map_is_not_taken_for_one_of_several(sharded: Sharded, database: str) -> None:
+    store = PostgresStore(database, cluster=1)
+
+    with pytest.raises(StoreUnavailable, match="taskplatform init"):
+        sharded.wait(store.get([unkeyed(200).id]))
+
+    sharded.wait(store.close())
 
 
 def test_a_new_map_that_not_every_cluster_heard_of_is_made_known_by_the_next_init(sharded: Sharded) -> None:
@@ -239,7 +265,7 @@ def test_what_a_lost_cluster_keeps_is_unavailable_and_nothing_else(sharded: Shar
     key, _ = new_key(TENANT, (Scope.READ,))
     sharded.wait(sharded.store.add_key(key))
     nowhere = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/gone"
-    store = ShardedStore([PostgresStore(sharded.dsns[0]), PostgresStore(nowhere)])
+    store = ShardedStore([PostgresStore(sharded.dsns[0], cluster=0), PostgresStore(nowhere, cluster=1)])
     sharded.wait(store.open())
 
     assert set(sharded.wait(store.get([here.id]))) == {here.id}
