@@ -54,24 +54,25 @@ class Lanes:
         part. Raises what `Intake.submit` raises when nothing was stored anywhere; OutcomeUnknown when something may
         have been.
         """
+        version = (await self._clusters.known()).version
         if not whole:
-            return await self._place_again(jobs, await self._submit(jobs))
+            return await self._place_again(jobs, await self._submit(jobs), version)
         try:
             return await self._submit_whole(jobs)
         except ShardMoved:
-            await self._clusters.refresh()
+            if not await self._clusters.newer(version, [job.id for job in jobs]):
+                raise
             return await self._submit_whole(jobs)
 
     async def stop(self) -> None:
         """Stop every lane."""
         await asyncio.gather(*(lane.stop() for lane in self._lanes))
 
-    async def _place_again(self, jobs: Sequence[NewJob], stored: list[Stored]) -> list[Stored]:
+    async def _place_again(self, jobs: Sequence[NewJob], stored: list[Stored], version: int) -> list[Stored]:
         moved = [place for place, one in enumerate(stored) if has_moved(one.verdict)]
-        if not moved:
-            return stored
-        await self._clusters.refresh()
         again = [jobs[place] for place in moved]
+        if not moved or not await self._clusters.newer(version, [job.id for job in again]):
+            return stored
         try:
             answers = await self._submit(again)
         except TaskplatformError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from taskplatform.autoscale.contract import ScaleStore
 from taskplatform.cancelling import cancel
@@ -33,9 +33,6 @@ T = TypeVar("T")
 class Cluster(IntakeStore, ReadStore, OperateStore, DispatchStore, UpkeepStore, ScaleStore, WatchStore, Protocol):
     """The store of one Postgres cluster."""
 
-    async def open(self) -> None:
-        """Connect."""
-
     async def close(self) -> None:
         """Close all connections."""
 
@@ -54,37 +51,42 @@ class Clusters:
         self.homes = Homes(len(members))
         self._clock = clock
         self._failed_at = [float("-inf")] * len(members)
-        self._reading: asyncio.Task[bool] | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._reading: dict[int, asyncio.Task[None]] = {}
+        self._troubles: dict[int, str] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._log = logger("taskplatform.shards")
 
     async def open(self) -> None:
-        """Connect, and read the map where a cluster is up; a cluster that is away is no error here."""
-        await asyncio.gather(*(member.open() for member in self.members))
-        await self.refresh()
-        self._watching = asyncio.get_running_loop().create_task(self._watch())
+        """Connect, and return when a cluster has told the map, or none does; one that is away is no error here."""
+        self._tasks = [
+            asyncio.create_task(self._watch(number), name=f"shard map {number}") for number in range(len(self.members))
+        ]
+        await self._first_map()
 
     async def close(self) -> None:
         """Close all connections."""
-        await cancel(*(task for task in (self._watching, self._reading) if task is not None))
+        await cancel(*self._tasks, *self._reading.values())
         await asyncio.gather(*(member.close() for member in self.members))
 
     async def known(self) -> Homes:
         """Give the homes of all shards. Raises StoreUnavailable while no cluster has told the map."""
         if not self.homes.version:
-            await self.refresh()
+            await self._first_map()
         return self.homes
 
-    async def refresh(self) -> bool:
-        """Read the map of every cluster that answers, once for all who ask at the time; True when it changed."""
-        if self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
-        return await asyncio.shield(self._reading)
+    async def newer(self, version: int, ids: Iterable[UUID]) -> bool:
+        """Tell whether there is a newer map than the one of that version, by which these jobs were sought in vain.
 
-    async def one(self, number: int, ask: Callable[[Cluster], Awaitable[T]]) -> T:
-        """Ask one cluster. Raises ShardUnavailable when it is away."""
+        Only where they were sought is it asked for: the map by which a cluster loses a shard is in that cluster first.
+        """
+        if self.homes.version <= version:
+            await asyncio.gather(*(self._read(number) for number in self.homes.split(ids)))
+        return self.homes.version > version
+
+    async def one(self, number: int, ask: Callable[[Cluster], Awaitable[T]], *, writes: bool = False) -> T:
+        """Ask one cluster. Raises ShardUnavailable when it is away, OutcomeUnknown when one of `writes` is cut off."""
         try:
-            return await ask(self.members[number])
+            return await _within(ask(self.members[number]), writes=writes)
         except (ShardUnavailable, ShardMoved):
             raise
         except StoreUnavailable as error:
@@ -100,7 +102,7 @@ class Clusters:
         """
         if len(asked) == 1:
             ((number, ask),) = asked.items()
-            return {number: await self.one(number, ask)}
+            return {number: await self.one(number, ask, writes=writes)}
         answers = await self._gathered(asked, writes=writes)
         away = {number: answer for number, answer in answers.items() if isinstance(answer, StoreUnavailable)}
         for answer in answers.values():
@@ -156,39 +158,48 @@ class Clusters:
     async def _gathered(
         self, asked: Mapping[int, Callable[[Cluster], Awaitable[T]]], *, writes: bool = False
     ) -> dict[int, T | BaseException]:
-        async def within(ask: Callable[[Cluster], Awaitable[T]], member: Cluster) -> T:
-            try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    return await ask(member)
-            except TimeoutError:
-                raise (OutcomeUnknown if writes else StoreUnavailable)(
-                    f"no answer within {ANSWER_SECONDS:g} s"
-                ) from None
-
         answers = await asyncio.gather(
-            *(within(ask, self.members[number]) for number, ask in asked.items()), return_exceptions=True
+            *(_within(ask(self.members[number]), writes=writes) for number, ask in asked.items()),
+            return_exceptions=True,
         )
         return dict(zip(asked, answers, strict=True))
 
-    async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            with suppress(StoreUnavailable):
-                await self.refresh()
-
-    async def _read(self) -> bool:
-        changed = False
+    async def _first_map(self) -> None:
+        # Others may tell a newer one later; but one that stands still must not hold this up.
+        reading = [asyncio.create_task(self._read(number)) for number in range(len(self.members))]
         try:
-            answers = await self._gathered(dict.fromkeys(range(len(self.members)), _map_of))
-            for found in answers.values():
-                if found is None or isinstance(found, BaseException):
-                    continue
-                changed = self.homes.adopt(found.map) or changed
+            for told in asyncio.as_completed(reading):
+                await told
+                if self.homes.version:
+                    return
         finally:
-            self._reading = None
-        if changed:
-            self._log.info("The shard map", version=self.homes.version)
-        return changed
+            await cancel(*reading)
+
+    async def _watch(self, number: int) -> None:
+        while True:
+            await self._read(number)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _read(self, number: int) -> None:
+        """Read the map of one cluster, once for all who ask at the time; one that tells none is no error."""
+        if number not in self._reading:
+            self._reading[number] = asyncio.create_task(self._ask_for_map(number))
+        await asyncio.shield(self._reading[number])
+
+    async def _ask_for_map(self, number: int) -> None:
+        trouble = ""
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = await self.members[number].shard_map()
+            if found is not None and self.homes.adopt(found.map):
+                self._log.info("The shard map", version=self.homes.version)
+        except (StoreUnavailable, TimeoutError) as error:
+            trouble = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+        finally:
+            del self._reading[number]
+        if trouble and trouble != self._troubles.get(number):
+            self._log.warning("A cluster tells no shard map", cluster=number, trouble=trouble)
+        self._troubles[number] = trouble
 
 
 def has_moved(answer: Acceptance) -> bool:
@@ -196,11 +207,15 @@ def has_moved(answer: Acceptance) -> bool:
     return isinstance(answer, RefusedJob) and isinstance(answer.error, ShardMoved)
 
 
+async def _within(answer: Awaitable[T], *, writes: bool) -> T:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise (OutcomeUnknown if writes else StoreUnavailable)(f"no answer within {ANSWER_SECONDS:g} s") from None
+
+
 def _away(numbers: Iterable[int], error: object) -> ShardUnavailable:
     names = ", ".join(map(str, numbers))
     which = "cluster" if "," not in names else "clusters"
     return ShardUnavailable(f"Postgres {which} {names}: no answer ({type(error).__name__})")
-
-
-async def _map_of(member: Cluster) -> KnownMap | None:
-    return await member.shard_map()

@@ -56,10 +56,10 @@ class ShardedStore(Opened):
     async def accept(self, jobs: Sequence[NewJob], *, settled: Sequence[int] = ()) -> list[Acceptance]:
         """Store jobs, those of each cluster in one transaction."""
         await self.settle_outbox(settled)
+        version = (await self.clusters.known()).version
         answers = await self._accept(jobs)
         moved = [job for job in jobs if has_moved(answers[job.id])]
-        if moved:
-            await self.clusters.refresh()
+        if moved and await self.clusters.newer(version, [job.id for job in moved]):
             answers |= await self._accept(moved)
         return [answers[job.id] for job in jobs]
 
@@ -68,7 +68,7 @@ class ShardedStore(Opened):
         if not jobs:
             return []
         ((number, _),) = (await self.clusters.known()).split(job.id for job in jobs).items()
-        return await self.clusters.one(number, lambda member: member.accept_whole(jobs))
+        return await self.clusters.one(number, lambda member: member.accept_whole(jobs), writes=True)
 
     async def prove(self, seconds: float) -> None:
         """Commit in every cluster."""
@@ -97,16 +97,20 @@ class ShardedStore(Opened):
 
     async def get(self, ids: Sequence[UUID]) -> dict[UUID, Job]:
         """Read jobs by id."""
+        version = (await self.clusters.known()).version
         found = await self._get(ids)
         # Where it is not, it may have been at home by an older map.
-        if len(found) < len(set(ids)) and await self.clusters.refresh():
+        missing = set(ids) - found.keys()
+        if missing and await self.clusters.newer(version, missing):
             found = await self._get(ids)
         return found
 
     async def look(self, ids: Sequence[UUID], seen: Position) -> Look:
         """Read jobs by id, those of the first cluster from replicas where they may."""
+        version = (await self.clusters.known()).version
         found = await self._look(ids, seen)
-        if len(found.jobs) < len(set(ids)) and await self.clusters.refresh():
+        missing = set(ids) - found.jobs.keys()
+        if missing and await self.clusters.newer(version, missing):
             found = await self._look(ids, seen)
         return found
 
@@ -161,7 +165,9 @@ class ShardedStore(Opened):
 
     async def mark_replayed(self, letter_id: int) -> bool:
         """Mark one dead letter."""
-        return await self.clusters.one(cluster_of_row(letter_id), lambda member: member.mark_replayed(letter_id))
+        return await self.clusters.one(
+            cluster_of_row(letter_id), lambda member: member.mark_replayed(letter_id), writes=True
+        )
 
     async def audit(self, entry: AuditEntry) -> None:
         """Store one audit entry in any cluster: what it tells of has happened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
 
@@ -23,17 +24,14 @@ class Maps(Asker):
         return KnownMap.of_row(*found[0]) if found else None
 
 
-def learn(dsns: Sequence[str], homes: Homes) -> bool:
-    """Ask the clusters for the map, one after the other; tells whether it changed. One that is away is passed over."""
-    changed = False
+def learn(dsns: Sequence[str], homes: Homes) -> None:
+    """Ask the clusters, one after the other, until one tells the map."""
     for number, dsn in enumerate(dsns):
-        try:
+        with suppress(StoreUnavailable):
             with translated(Purpose.CONNECT), psycopg.connect(complete_plain(dsn), autocommit=True) as link:
                 found = map_told_by(link, number)
-        except StoreUnavailable:
-            continue
-        changed = homes.adopt(found.map) or changed
-    return changed
+            homes.adopt(found.map)
+            return
 
 
 def map_told_by(link: psycopg.Connection, cluster: int) -> KnownMap:

@@ -14,7 +14,7 @@ import psycopg
 
 from taskplatform.errors import StoreUnavailable
 from taskplatform.job import State
-from taskplatform.shards import Homes
+from taskplatform.shards import Homes, ShardMap
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.failures import CutOff, Purpose, translated
 from taskplatform.store.postgres.maps import learn, map_told_by
@@ -49,7 +49,7 @@ def new_reader(dsns: Sequence[str]) -> Reader:
 
 
 class ShardedReader:
-    """Reads each job in the cluster where it is at home."""
+    """Reads each job in the cluster where it is at home, and asks no other one."""
 
     def __init__(self, dsns: Sequence[str]) -> None:
         self._dsns = dsns
@@ -60,8 +60,10 @@ class ShardedReader:
         """Tell where a job stands; None when there is none of that id. Raises StoreUnavailable."""
         if not self._homes.version:
             learn(self._dsns, self._homes)
-        found = self._readers[self._homes.of(job_id)].standing(job_id)
-        if found is None and learn(self._dsns, self._homes):
+        reader = self._readers[self._homes.of(job_id)]
+        found = reader.standing(job_id)
+        # A cluster that has lost the shard knows the newer map first.
+        if found is None and self._homes.adopt(reader.known_map()):
             found = self._readers[self._homes.of(job_id)].standing(job_id)
         return found
 
@@ -88,6 +90,15 @@ class ResultReader:
                 return self._read(job_id)
             except CutOff:
                 return self._read(job_id)
+
+    def known_map(self) -> ShardMap:
+        """Give the newest map that this cluster, one of several, knows. Raises StoreUnavailable."""
+        with self._lock:
+            try:
+                return map_told_by(self._open(), self._cluster or 0).map
+            except StoreUnavailable:
+                self._drop()
+                raise
 
     def close(self) -> None:
         """Close the connection; the next read opens another."""

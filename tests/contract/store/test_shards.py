@@ -1,6 +1,7 @@
 """Two real Postgres clusters as one store: where jobs land, what is merged, and what a lost cluster takes along."""
 
 import random
+import socket
 from uuid import UUID, uuid4
 
 import psycopg
@@ -11,14 +12,14 @@ from hypothesis import strategies as st
 from taskplatform.auth import Scope, new_key
 from taskplatform.errors import Conflict, ShardUnavailable, StoreUnavailable
 from taskplatform.ids import SHARDS, Locator, locate, new_job_id, shard_of_key
-from taskplatform.job import NewJob, Reason
+from taskplatform.job import NewJob, Reason, State
 from taskplatform.servers import free_ports
 from taskplatform.shards import continued
 from taskplatform.store.clusters import has_moved
 from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, RefusedJob, Replayed
 from taskplatform.store.postgres import placing
 from taskplatform.store.postgres.raw import RawConnection
-from taskplatform.store.postgres.results import ResultReader
+from taskplatform.store.postgres.results import ResultReader, ShardedReader
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.sharded import ShardedStore
 from tests.fixtures.shards import Sharded
@@ -195,6 +196,36 @@ def test_a_cluster_without_a_map_is_not_taken_for_one_of_several(sharded: Sharde
         sharded.wait(store.get([unkeyed(200).id]))
 
     sharded.wait(store.close())
+
+
+def test_a_reader_of_results_asks_the_cluster_of_the_id_and_no_other(sharded: Sharded) -> None:
+    here = unkeyed(1)
+    sharded.wait(sharded.store.accept([here]))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.settimeout(0)
+        reader = ShardedReader(
+            [sharded.dsns[0], f"postgresql://127.0.0.1:{other.getsockname()[1]}/x?connect_timeout=2"]
+        )
+
+        found, absent = reader.standing(here.id), reader.standing(unkeyed(2).id)
+
+        with pytest.raises(BlockingIOError):
+            other.accept()
+        reader.close()
+    assert (found and found.state, absent) == (State.QUEUED, None)
+
+
+def test_a_reader_of_results_finds_a_job_whose_shard_has_moved(sharded: Sharded) -> None:
+    reader = ShardedReader(sharded.dsns)
+    moved = unkeyed(200)
+    before = reader.standing(moved.id)
+    placing.move(sharded.dsns, [200], to=0)
+    sharded.wait(sharded.another().accept([moved]))
+
+    found = reader.standing(moved.id)
+
+    reader.close()
+    assert (before, found and found.state) == (None, State.QUEUED)
 
 
 def test_a_new_map_that_not_every_cluster_heard_of_is_made_known_by_the_next_init(sharded: Sharded) -> None:

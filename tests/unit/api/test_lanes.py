@@ -1,7 +1,7 @@
 """What callers hear of a submission of which clusters refuse a part, or all."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID
@@ -68,7 +68,7 @@ class TwoClusters:
         """Give a map of two clusters."""
         return self._homes
 
-    async def refresh(self) -> bool:
+    async def newer(self, version: int, ids: Iterable[UUID]) -> bool:
         """Hear that the first cluster is the home of all."""
         return self._moved and self._homes.adopt(ShardMap(2, (0,) * 256))
 

@@ -1,4 +1,4 @@
-"""Which cluster is asked where any may answer, and for how long."""
+"""Which cluster is asked where any may answer, and for how long; and who tells the map."""
 
 import asyncio
 from typing import cast
@@ -6,6 +6,8 @@ from typing import cast
 import pytest
 
 from taskplatform.errors import OutcomeUnknown, ShardUnavailable, StoreUnavailable
+from taskplatform.ids import SHARDS, Locator, new_job_id
+from taskplatform.shards import KnownMap, ShardMap, spread
 from taskplatform.store import clusters
 from taskplatform.store.clusters import Cluster, Clusters
 
@@ -52,3 +54,49 @@ def test_only_a_write_that_is_cut_off_may_have_happened(
 
     with pytest.raises(error):
         asyncio.run(Clusters(members).all(lambda member: cast("_Member", member).ask(), writes=writes))
+
+
+class _Teller:
+    """A cluster that knows a map, or stands still when it is asked for it."""
+
+    def __init__(self, known: ShardMap, number: int, *, frozen: bool = False) -> None:
+        self.known = known
+        self.number = number
+        self.frozen = frozen
+        self.asked = asyncio.Event()
+
+    async def shard_map(self) -> KnownMap:
+        self.asked.set()
+        if self.frozen:
+            await asyncio.Event().wait()
+        return KnownMap(self.known, self.number)
+
+    async def close(self) -> None:
+        pass
+
+
+async def _followed(monkeypatch: pytest.MonkeyPatch, *, by_itself: bool) -> int:
+    monkeypatch.setattr(clusters, "ANSWER_SECONDS", 3600.0)
+    monkeypatch.setattr(clusters, "WATCH_SECONDS", 0.001 if by_itself else 3600.0)
+    first = _Teller(ShardMap(1, spread(2)), 0)
+    asked = Clusters([cast("Cluster", first), cast("Cluster", _Teller(first.known, 1, frozen=True))])
+    async with asyncio.timeout(60):
+        await asked.open()
+        before = asked.homes.version
+        first.known = ShardMap(2, (1,) * SHARDS)
+        if by_itself:
+            for _ in range(2):
+                # When it is asked a second time, what it told the first time is known.
+                first.asked.clear()
+                await first.asked.wait()
+        else:
+            assert await asked.newer(before, [new_job_id(Locator(region=0, shard=7))])
+        await asked.close()
+    return asked.homes.version
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_a_cluster_that_hangs_keeps_nobody_from_the_map_that_another_one_tells(
+    monkeypatch: pytest.MonkeyPatch, *, by_itself: bool
+) -> None:
+    assert asyncio.run(_followed(monkeypatch, by_itself=by_itself)) == 2
