@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from itertools import compress
 from typing import Any, ClassVar, Protocol
 
 from taskplatform.broker.contract import Broker, DeadMessage
+from taskplatform.errors import StoreUnavailable
 from taskplatform.job import Reason
 from taskplatform.payload import Unfit, admit
 from taskplatform.service import Role
@@ -17,6 +20,10 @@ from taskplatform.topology import dead_queue
 
 BURY_SECONDS = 1.0
 BURY_MESSAGES = 100
+HELD_MESSAGES = 1000
+"""How many messages of a queue may wait for clusters that are away before no others are taken."""
+HELD_SECONDS = 5.0
+"""How often it is tried to bury those: a cluster that stands still takes its time to say nothing."""
 HEADERS_LIMIT_BYTES = 16_384
 HEADERS_OVERHEAD_BYTES = 32
 HEADERS_DEPTH = 6
@@ -27,7 +34,7 @@ TEXT_LIMIT = 1000
 class Graves(Protocol):
     """Where dead letters are kept."""
 
-    async def bury(self, messages: Sequence[BuriedMessage]) -> None:
+    async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
         """See DispatchStore."""
 
 
@@ -37,35 +44,68 @@ class Undertaker(Role):
     The message is acknowledged after the commit. A crash in between brings it again: for a job that has a row this adds
     nothing, because the job is dead by then; a message that belongs to no row gets a second dead letter, so that doubt
     shows twice rather than not at all.
+
+    What belongs to a cluster that is away, one of several, is held until it is back, and keeps no others waiting.
     """
 
     name: ClassVar[str] = "undertaker"
 
-    def __init__(self, store: Graves, broker: Broker, metrics: Metrics, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: Graves,
+        broker: Broker,
+        metrics: Metrics,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(metrics, pause_seconds=BURY_SECONDS)
         self._store = store
         self._broker = broker
         self._queues = [dead_queue(pool) for pool in settings.pools]
         self._keys = settings.signing_secrets()
         self._allow_unsigned = settings.allow_unsigned_messages
+        self._clock = clock
+        self._held: dict[str, set[int]] = {queue: set() for queue in self._queues}
+        self._again_at = float("-inf")
 
     async def run_once(self) -> bool:
-        """Bury one batch of each pool; True when there may be more. Raises BrokerUnavailable without a broker."""
+        """Bury one batch of each pool; True when there may be more.
+
+        Raises BrokerUnavailable without a broker, and StoreUnavailable when all is done but what has to be held.
+        """
         more = False
         for queue in self._queues:
-            taken = await self._broker.take_dead(queue, BURY_MESSAGES)
-            if taken:
-                await self._bury(taken)
-                await self._broker.settle_dead(taken)
-            more = more or len(taken) >= BURY_MESSAGES
+            more = await self._empty(queue) or more
+        held = sum(map(len, self._held.values()))
+        if held and not more:
+            raise StoreUnavailable(f"{held} messages are held until the clusters of their jobs are back")
         return more
 
-    async def _bury(self, taken: Sequence[DeadMessage]) -> None:
-        buried = [diagnose(message, self._keys, allow_unsigned=self._allow_unsigned) for message in taken]
-        await self._store.bury(buried)
-        for letter in buried:
+    async def _empty(self, queue: str) -> bool:
+        held = self._held[queue]
+        most = min(len(held) + BURY_MESSAGES, HELD_MESSAGES)
+        # What is held comes along, before anything new.
+        taken = await self._broker.take_dead(queue, most)
+        again = self._clock() >= self._again_at
+        tried = [message for message in taken if again or message.tag not in held]
+        buried = await self._bury(tried) if tried else []
+        if buried:
+            await self._broker.settle_dead(buried)
+        if len(buried) < len(tried):
+            self._again_at = self._clock() + HELD_SECONDS
+        left = self._held[queue] = {message.tag for message in taken} - {message.tag for message in buried}
+        return len(taken) >= most and len(left) < HELD_MESSAGES
+
+    async def _bury(self, tried: Sequence[DeadMessage]) -> list[DeadMessage]:
+        letters = [diagnose(message, self._keys, allow_unsigned=self._allow_unsigned) for message in tried]
+        done = await self._store.bury(letters)
+        for letter in compress(letters, done):
             self.metrics.dead_letters_buried_total.labels(reason=str(letter.reason)).inc()
-        self._log.warning("Buried messages", queue=taken[0].queue, messages=len(buried))
+        buried = list(compress(tried, done))
+        if buried:
+            self._log.warning("Buried messages", queue=tried[0].queue, messages=len(buried))
+        return buried
 
 
 def diagnose(message: DeadMessage, keys: Sequence[bytes], *, allow_unsigned: bool) -> BuriedMessage:

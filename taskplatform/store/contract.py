@@ -278,8 +278,10 @@ class DispatchStore(Protocol):
     async def rescue(self, crash_limit: int) -> list[Rescued]:
         """Take back what vanished workers held, and forget those workers."""
 
-    async def bury(self, messages: Sequence[BuriedMessage]) -> None:
+    async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
         """Keep messages as dead letters, and make the queued jobs among them dead, in one transaction.
+
+        Tells for each whether that is done: it is not while the cluster of its job, one of several, is away.
 
         A message whose job runs, has ended or is in another series is left out: it was a late copy. So a second call
         with the same messages adds nothing for jobs that have a row.

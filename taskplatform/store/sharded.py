@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -9,6 +10,7 @@ from uuid import UUID
 
 from taskplatform.auth import ApiKey
 from taskplatform.autoscale.contract import Choice, DecisionRecord, LiveWorker, Measurement
+from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.freshness import Position
 from taskplatform.job import Attempt, DeadLetter, Job, NewJob
 from taskplatform.overview import Glance
@@ -198,21 +200,25 @@ class ShardedStore(Opened):
         """Revoke an API key in every cluster."""
         return any(await self.clusters.all(lambda member: member.revoke_key(key_id), writes=True))
 
-    async def bury(self, messages: Sequence[BuriedMessage]) -> None:
-        """Keep messages in the cluster of their job, those of no job in any."""
+    async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
+        """Keep messages in the cluster of their job, those of no job in any; the others do not wait for one away."""
         homes = await self.clusters.known()
-        parts: dict[int, list[BuriedMessage]] = {}
-        nobodys = []
-        for message in messages:
-            if message.job_id is None:
-                nobodys.append(message)
-            else:
-                parts.setdefault(homes.of(message.job_id), []).append(message)
-        if nobodys:
-            await self.clusters.anyone(lambda member: member.bury(nobodys))
-        await self.clusters.each(
-            {n: _bound(lambda member, mine: member.bury(mine), mine) for n, mine in parts.items()}, writes=True
-        )
+        wanted = [None if message.job_id is None else homes.of(message.job_id) for message in messages]
+
+        async def done(number: int | None) -> bool:
+            mine = [message for message, home in zip(messages, wanted, strict=True) if home == number]
+            try:
+                if number is None:
+                    await self.clusters.anyone(lambda member: member.bury(mine))
+                else:
+                    await self.clusters.one(number, lambda member: member.bury(mine), writes=True)
+            except (StoreUnavailable, OutcomeUnknown):
+                return False
+            return True
+
+        numbers = list(dict.fromkeys(wanted))
+        answers = dict(zip(numbers, await asyncio.gather(*map(done, numbers)), strict=True))
+        return [answers[number] for number in wanted]
 
     async def hold_lease(self, name: str, holder: str, seconds: float) -> bool:
         """Take or keep a lease."""

@@ -96,10 +96,11 @@ class Dispatch(Asker):
         """Take running jobs from lapsed workers, and now and then from those that never had a lease."""
         return await again_after_deadlock(lambda: self._rescue(crash_limit))
 
-    async def bury(self, messages: Sequence[BuriedMessage]) -> None:
+    async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
         """Keep messages as dead letters."""
         if messages:
             await self._write(bury_call(messages))
+        return [True] * len(messages)
 
     async def _release(self, name: str, *parameters: str) -> list[Release]:
         (released,) = await self._write(call(name, *parameters))

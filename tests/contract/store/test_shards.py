@@ -290,6 +290,23 @@ def test_pages_of_dead_letters_lose_and_repeat_none_while_others_are_added(shard
     assert [letter.id for letter in alone if letter is not None] == first
 
 
+def test_a_dead_letter_is_kept_while_another_cluster_is_away(sharded: Sharded) -> None:
+    here, there = unkeyed(1), unkeyed(200)
+    sharded.wait(sharded.store.accept([here, there]))
+    nowhere = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/gone"
+    store = ShardedStore([PostgresStore(sharded.dsns[0], cluster=0), PostgresStore(nowhere, cluster=1)])
+    letters = [
+        BuriedMessage(reason=Reason.UNKNOWN_TASK, queue="q", detail="", headers="{}", raw=b"", job_id=job_id)
+        for job_id in (there.id, here.id, None)
+    ]
+
+    done = sharded.wait(store.bury(letters))
+
+    sharded.wait(store.close())
+    assert done == [False, True, True]
+    assert sorted(sharded.rows(0, "SELECT job_id FROM dead_letters"), key=str) == sorted([(here.id,), (None,)], key=str)
+
+
 def test_what_a_lost_cluster_keeps_is_unavailable_and_nothing_else(sharded: Sharded) -> None:
     here, there = unkeyed(1), unkeyed(200)
     sharded.wait(sharded.store.accept([here, there]))

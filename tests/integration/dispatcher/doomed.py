@@ -50,10 +50,11 @@ class Doomed:
         if self._step is Step.SETTLED:
             _die()
 
-    async def bury(self, messages: Sequence[Any]) -> None:
-        await self._inner.bury(messages)
+    async def bury(self, messages: Sequence[Any]) -> list[bool]:
+        done: list[bool] = await self._inner.bury(messages)
         if self._step is Step.BURIED:
             _die()
+        return done
 
 
 def _die() -> None:

@@ -1,0 +1,136 @@
+"""What the undertaker does with messages whose cluster is away, and with those behind them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from taskplatform.broker.contract import DeadMessage
+from taskplatform.errors import StoreUnavailable
+from taskplatform.metrics import Part
+from taskplatform.payload import CONTENT_TYPE, encode
+from taskplatform.settings import load
+from taskplatform.store.contract import BuriedMessage
+from taskplatform.telemetry import new_metrics
+from taskplatform.topology import dead_queue
+from taskplatform.undertaker import BURY_MESSAGES, HELD_MESSAGES, HELD_SECONDS, Undertaker
+from tests.unit.roles.test_undertaker import JOB, a_dead_message
+
+KEY = b"k" * 32
+QUEUE = dead_queue("default")
+
+
+class Queue:
+    """A broker with one dead-letter queue."""
+
+    def __init__(self) -> None:
+        self.waiting: list[DeadMessage] = []
+        self.taken: list[DeadMessage] = []
+        self._tags = count(1)
+
+    def add(self, jobs: int) -> set[UUID]:
+        """Add messages of so many jobs."""
+        ids = {uuid4() for _ in range(jobs)}
+        for job_id in ids:
+            message = encode(msgspec.structs.replace(JOB, id=job_id), KEY)
+            dead = a_dead_message(headers=dict(message.headers), properties={"content_type": CONTENT_TYPE})
+            self.waiting.append(replace(dead, tag=next(self._tags), queue=QUEUE))
+        return ids
+
+    async def take_dead(self, queue: str, limit: int) -> list[DeadMessage]:
+        """Give what was taken before, and more."""
+        more = max(limit - len(self.taken), 0)
+        self.taken += self.waiting[:more]
+        del self.waiting[:more]
+        return self.taken[:limit]
+
+    async def settle_dead(self, messages: Sequence[DeadMessage]) -> None:
+        """Forget messages."""
+        tags = {message.tag for message in messages}
+        self.taken = [message for message in self.taken if message.tag not in tags]
+
+
+class Graves:
+    """Keeps messages, but for those of jobs whose cluster is away."""
+
+    def __init__(self) -> None:
+        self.away: set[UUID] = set()
+        self.buried: list[UUID | None] = []
+        self.asked = 0
+
+    async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
+        """Keep what can be kept."""
+        self.asked += len(messages)
+        done = [message.job_id not in self.away for message in messages]
+        self.buried += [message.job_id for message in messages if message.job_id not in self.away]
+        return done
+
+
+class Bench:
+    """An undertaker, its queue and its graves."""
+
+    def __init__(self) -> None:
+        self.queue, self.graves, self.now = Queue(), Graves(), 0.0
+        settings = load({}, signing_keys=KEY.decode())
+        self.undertaker = Undertaker(
+            self.graves, cast(Any, self.queue), new_metrics(Part.DISPATCHER), settings, clock=lambda: self.now
+        )
+
+    def play(self) -> None:
+        """Do rounds until nothing is left to do."""
+        while asyncio.run(self.undertaker.run_once()):
+            pass
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_messages_of_an_absent_cluster_keep_no_others_waiting(bench: Bench) -> None:
+    bench.graves.away = bench.queue.add(3 * BURY_MESSAGES)
+    others = bench.queue.add(BURY_MESSAGES)
+
+    with pytest.raises(StoreUnavailable, match=f"{3 * BURY_MESSAGES} messages"):
+        bench.play()
+
+    assert (set(bench.graves.buried), len(bench.queue.waiting)) == (others, 0)
+    assert len(bench.queue.taken) == 3 * BURY_MESSAGES
+
+
+def test_what_was_held_is_buried_once_when_its_cluster_is_back(bench: Bench) -> None:
+    held = bench.graves.away = bench.queue.add(3 * BURY_MESSAGES)
+    with pytest.raises(StoreUnavailable):
+        bench.play()
+    bench.graves.away = set()
+    bench.now += HELD_SECONDS
+
+    bench.play()
+
+    assert (sorted(map(str, bench.graves.buried)), bench.queue.taken) == (sorted(map(str, held)), [])
+
+
+def test_what_is_held_is_not_tried_in_every_round(bench: Bench) -> None:
+    bench.graves.away = bench.queue.add(10)
+    with pytest.raises(StoreUnavailable):
+        bench.play()
+    bench.queue.add(1)
+
+    with pytest.raises(StoreUnavailable):
+        bench.play()
+
+    assert (bench.graves.asked, len(bench.graves.buried)) == (11, 1)
+
+
+def test_no_more_is_held_than_there_is_room_for(bench: Bench) -> None:
+    bench.graves.away = bench.queue.add(HELD_MESSAGES + BURY_MESSAGES)
+
+    with pytest.raises(StoreUnavailable, match=f"{HELD_MESSAGES} messages"):
+        bench.play()
+
+    assert len(bench.queue.waiting) == BURY_MESSAGES
