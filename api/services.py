@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -105,7 +105,7 @@ def new_services(settings: Settings, store: Store, broker: Broker, cache: Cache 
     catalogue = Catalogue(store)
     retention = policy_of(settings).shortest
     publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
-    members = store.clusters.members if isinstance(store, ShardedStore) else [store]
+    members: Sequence[IntakeStore] = store.clusters.members if isinstance(store, ShardedStore) else [store]
     intakes = [Intake(member, broker, settings, metrics) for member in members]
     detours = [
         Detour(intake, member, broker, publisher, catalogue, component=f"writes-{number}" if number else "writes")
