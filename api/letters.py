@@ -26,6 +26,9 @@ from taskplatform.task import NAME_PATTERN
 
 router = APIRouter(tags=["dead letters"])
 
+LONGEST_TOKEN = 1500
+"""A token holds the last row of each cluster: with MOST_CLUSTERS of them, and the largest numbers, it fits."""
+
 LetterId = Annotated[int, Path(ge=1, le=2**63 - 1)]
 
 
@@ -36,7 +39,7 @@ class LetterQuery(BaseModel):
     task: str | None = Field(None, pattern=NAME_PATTERN)
     replayed: bool | None = None
     page_size: int | None = Field(None, description="50 where it is left out; more than 1000 is 1000.")
-    page_token: str = Field("", max_length=500, description="The `next_page_token` of the page before.")
+    page_token: str = Field("", max_length=LONGEST_TOKEN, description="The `next_page_token` of the page before.")
 
 
 @route(router, "GET", "/v1/dead-letters", shows=DeadLetterPage)

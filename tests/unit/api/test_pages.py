@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.exchange import wait_seconds
+from api.letters import LetterQuery
 from api.pages import Pages, page_size
 from taskplatform.errors import InvalidInput
+from taskplatform.shards import MOST_CLUSTERS, first_row
 
 PAGES = Pages(b"secret")
 
@@ -20,6 +22,14 @@ def test_a_token_gives_back_what_it_was_made_of(last: str, filters: list[str | N
 def test_no_other_text_is_a_token(text: str) -> None:
     with pytest.raises(InvalidInput, match="page token"):
         PAGES.read(text, [])
+
+
+def test_a_token_for_the_largest_numbers_of_as_many_clusters_as_there_may_be_is_taken_back() -> None:
+    last = ",".join(str(first_row(cluster + 1) - 2) for cluster in range(MOST_CLUSTERS))
+
+    token = PAGES.token(last, [])
+
+    assert LetterQuery.model_validate({"page_token": token}).page_token == token
 
 
 def test_a_token_of_another_secret_is_refused() -> None:
