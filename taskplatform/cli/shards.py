@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,11 +11,16 @@ from taskplatform.cli.output import FAILED, UNAVAILABLE, AsJson, say, show_json,
 from taskplatform.errors import InvalidInput, SettingsError
 from taskplatform.ids import SHARDS
 
+if TYPE_CHECKING:
+    from taskplatform.shards import ShardMap
+    from taskplatform.store.postgres.placing import ClusterState
+
 
 def ls(*, as_json: AsJson = False) -> None:
     """List the Postgres clusters: where each is, which map it knows, and which shards are at home in it.
 
-    Ends with 3 when one of them is away, and with 1 when one is not what the settings say.
+    Ends with 3 when one of them is away, and with 1 when one is not what the settings say, or has not heard of the
+    newest map: whoever was to tell it was cut off, and shards may be at home nowhere until it is told.
     """
     from taskplatform.settings import load
     from taskplatform.store.postgres.placing import look
@@ -28,7 +33,7 @@ def ls(*, as_json: AsJson = False) -> None:
             "address": state.address,
             "map": None if state.known is None else state.known.map.version,
             "shards": ranges(newest.shards_of(state.number) if newest else range(SHARDS if len(states) == 1 else 0)),
-            "trouble": _trouble(state.number, state.trouble, None if state.known is None else state.known.cluster),
+            "trouble": _trouble(state, newest),
         }
         for state in states
     ]
@@ -82,5 +87,10 @@ def ranges(shards: Sequence[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
-def _trouble(number: int, trouble: str, says: int | None) -> str | None:
-    return f"it says that it is cluster {says}" if says not in (None, number) else trouble or None
+def _trouble(state: ClusterState, newest: ShardMap | None) -> str | None:
+    known = state.known
+    if known is not None and known.cluster != state.number:
+        return f"it says that it is cluster {known.cluster}"
+    if not state.trouble and newest is not None and (known is None or known.map.version < newest.version):
+        return f"it has not heard of map {newest.version}: start `shards move` again, or `init`"
+    return state.trouble or None

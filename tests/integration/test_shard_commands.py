@@ -1,12 +1,19 @@
 """The commands about the shard map, on two real clusters."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 
+import psycopg
 import pytest
 
 from taskplatform.cli.app import run
+from taskplatform.ids import Locator, new_job_id
+from taskplatform.store.contract import Accepted
 from tests.fixtures.shards import Sharded
+from tests.fixtures.store import a_job
+from tests.fixtures.waiting import eventually
 
 
 @pytest.fixture
@@ -63,6 +70,32 @@ def test_a_list_in_which_a_cluster_is_another_one_fails(
 
     assert status == 1
     assert "it says that it is cluster 1" in out
+
+
+def test_a_move_that_is_killed_halfway_shows_and_is_finished_by_the_same_move(
+    command: Command, sharded: Sharded
+) -> None:
+    move = ["shards", "move", "200", "--to", "0"]
+    with psycopg.connect(sharded.dsns[0]) as holding:
+        # Whoever inserts jobs for long holds up the second of the two commits.
+        holding.execute("LOCK TABLE jobs IN ROW EXCLUSIVE MODE")
+        cut_off = subprocess.Popen([sys.executable, "-m", "taskplatform.cli", *move], stderr=subprocess.DEVNULL)
+        eventually(lambda: sharded.rows(1, "SELECT max(version) FROM shard_maps") == [(2,)], within_seconds=60)
+        cut_off.kill()
+        cut_off.wait()
+    halfway = command(["shards", "ls", "--json"])
+
+    again = command(move)
+
+    after = command(["shards", "ls", "--json"])
+    (accepted,) = sharded.wait(sharded.another().accept([a_job(id=new_job_id(Locator(region=0, shard=200)))]))
+    assert (halfway[0], again[0], after[0]) == (1, 0, 0)
+    assert [row["trouble"] and "has not heard of map 2" in row["trouble"] for row in json.loads(halfway[1])] == [
+        True,
+        None,
+    ]
+    assert [(row["map"], row["trouble"]) for row in json.loads(after[1])] == [(2, None)] * 2
+    assert isinstance(accepted, Accepted)
 
 
 @pytest.mark.parametrize(("shards", "to"), [("256", "0"), ("9-3", "0"), ("x", "0"), ("1", "2")])

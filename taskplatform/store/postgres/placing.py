@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Table, create_engine, func, insert, select
+from sqlalchemy import Connection, Table, cast, create_engine, func, insert, select
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -77,6 +77,7 @@ def ensure_map(dsns: Sequence[str]) -> ShardMap:
         newest = ShardMap(1, before.homes if used else spread(len(dsns)))
         _publish(dsns, newest, first=before)
     else:
+        newest = _without_what_came_meanwhile(dsns, newest)
         _publish(dsns, newest)
     return newest
 
@@ -84,7 +85,8 @@ def ensure_map(dsns: Sequence[str]) -> ShardMap:
 def move(dsns: Sequence[str], shards: Sequence[int], to: int) -> ShardMap:
     """Give shards another home by a new map; gives the map, the present one where that says so already.
 
-    Raises StoreUnavailable, and Conflict when one of the shards holds anything: jobs are not copied.
+    Whoever is killed in the midst of it may ask for the same again. Raises StoreUnavailable, and Conflict when one of
+    the shards holds anything: jobs are not copied.
     """
     newest = ensure_map(dsns)
     homes = tuple(to if shard in set(shards) else home for shard, home in enumerate(newest.homes))
@@ -100,7 +102,7 @@ def _publish(dsns: Sequence[str], made: ShardMap, *, first: ShardMap | None = No
 
     Those that lose shards are all locked and found empty before any of them commits, and all of them before any that
     gains: nobody can write by an old map what has a new home from then on. A crash in between leaves shards at home
-    nowhere, until the map is made known everywhere: `ensure_map` does that.
+    nowhere, until the map is made known everywhere: `ensure_map` does that, and so every `move`.
     """
     gaining: list[int] = []
     with ExitStack() as losing:
@@ -111,7 +113,9 @@ def _publish(dsns: Sequence[str], made: ShardMap, *, first: ShardMap | None = No
                 before = known.map if known else first
                 leaving = _leaving(number, before, made)
                 if not leaving:
-                    gaining.append(number)
+                    # Nobody is held up where it is known.
+                    if known is None or known.map.version < made.version:
+                        gaining.append(number)
                     continue
                 # Once before anybody has to wait: this may take long where there is much.
                 _require_empty(session, number, leaving)
@@ -125,6 +129,23 @@ def _publish(dsns: Sequence[str], made: ShardMap, *, first: ShardMap | None = No
                 known = _known(session)
                 _require_empty(session, number, _leaving(number, known.map if known else first, made))
                 _write(session, number, made)
+
+
+def _without_what_came_meanwhile(dsns: Sequence[str], newest: ShardMap) -> ShardMap:
+    """Give the map, or one after it by which shards stay where jobs came to them while nobody else took any.
+
+    So it is when a crash kept the map from a cluster that loses them, and from the one that gains them too.
+    """
+    known = [state.known.map.version if state.known else 0 for state in look(dsns)]
+    homes = list(newest.homes)
+    for number, dsn in enumerate(dsns):
+        with _session(dsn) as session:
+            found = _known(session)
+            leaving = _leaving(number, found.map if found else None, newest)
+            for shard in leaving:
+                if known[newest.homes[shard]] < newest.version and _holding(session, [shard]):
+                    homes[shard] = number
+    return newest if tuple(homes) == newest.homes else ShardMap(newest.version + 1, tuple(homes))
 
 
 def _leaving(number: int, before: ShardMap | None, made: ShardMap) -> list[int]:
@@ -150,17 +171,24 @@ def _write(session: Connection, number: int, made: ShardMap) -> None:
 def _prepare(session: Connection, number: int) -> None:
     session.exec_driver_sql(_FENCE)
     for table in (dead_letters, outbox):
-        top = session.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()
-        if top < first_row(number):
+        # Not the rows that are left: a number that was given once is not given again when its row has gone.
+        given = func.pg_sequence_last_value(cast(func.pg_get_serial_sequence(table.name, "id"), postgresql.REGCLASS))
+        if (session.execute(select(given)).scalar_one() or 0) < first_row(number):
             session.exec_driver_sql(f"ALTER TABLE {table.name} ALTER COLUMN id RESTART WITH {first_row(number)}")
 
 
 def _require_empty(session: Connection, number: int, shards: Sequence[int]) -> None:
+    held = _holding(session, shards)
+    if held is not None:
+        raise Conflict(f"cluster {number} holds {held} of these shards: only empty ones can be given another home")
+
+
+def _holding(session: Connection, shards: Sequence[int]) -> str | None:
+    """Name a table that holds rows of these shards, None where none does."""
     for table, job_id in _HOLDS_JOBS if shards else ():
         if _is_there(session, select(job_id).where(func.shard_of(job_id).in_(shards))):
-            raise Conflict(
-                f"cluster {number} holds {table.name} of these shards: only empty ones can be given another home"
-            )
+            return table.name
+    return None
 
 
 def _copy_keys(dsns: Sequence[str]) -> None:
