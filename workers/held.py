@@ -93,10 +93,11 @@ class Turn:
 class Lane:
     """What is to be told and asked one Postgres cluster; nothing is asked one that is `away`.
 
-    `strangers` wait to be tried again: the cluster says they are at home elsewhere, and the map that they are not.
+    `held` counts the jobs that are held of it. `strangers` wait to be tried again: the cluster says they are at home
+    elsewhere, and the map that they are not.
     """
 
-    __slots__ = ("away", "endings", "refused", "strangers", "waiting")
+    __slots__ = ("away", "endings", "held", "refused", "strangers", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[Priority, deque[Held]] = {priority: deque() for priority in Priority}
@@ -104,6 +105,20 @@ class Lane:
         self.refused: deque[Turn] = deque()
         self.strangers: deque[Held] = deque()
         self.away = False
+        self.held = 0
+
+    @property
+    def waiting_jobs(self) -> int:
+        """How many jobs wait to be claimed."""
+        return sum(map(len, (*self.waiting.values(), self.strangers)))
+
+    def take_waiting(self) -> list[Held]:
+        """Give what waits to be claimed, which waits here no longer."""
+        taken: list[Held] = []
+        for queue in (*self.waiting.values(), self.strangers):
+            taken += queue
+            queue.clear()
+        return taken
 
     @property
     def suspect_is_next(self) -> bool:

@@ -55,7 +55,7 @@ class Pipeline:
     @property
     def waiting(self) -> int:
         """How many messages wait to be claimed."""
-        return sum(map(len, self._queues()))
+        return sum(lane.waiting_jobs for lane in self._lanes)
 
     @property
     def taken(self) -> int:
@@ -77,6 +77,7 @@ class Pipeline:
         if known is None:
             held = Held(envelope=envelope, traits=self._traits[envelope.task], tags=[tag], lane=self._home(envelope.id))
             self._held[envelope.id] = held
+            self._lanes[held.lane].held += 1
             self._wait(held)
         elif known.stage is Stage.WAITING:
             known.tags.append(tag)
@@ -85,10 +86,10 @@ class Pipeline:
 
     def channel_lost(self) -> None:
         """The broker will hand out every unsettled message again: forget what only waits, and all tags."""
-        for queue in self._queues():
-            for held in queue:
+        for lane in self._lanes:
+            for held in lane.take_waiting():
+                lane.held -= 1
                 del self._held[held.envelope.id]
-            queue.clear()
         self._later.clear()
         for held in self._held.values():
             held.tags.clear()
@@ -116,11 +117,11 @@ class Pipeline:
                     self._start(held, claim)
                     continue
                 self._let_go(held)
-                if (home := self._home(job_id)) == turn.lane:
+                self._go_home(held)
+                if held.lane == turn.lane:
                     self._over(held, settlement)
                 else:
                     # It was looked for where it was at home before.
-                    held.lane = home
                     self._wait(held)
         return settlement
 
@@ -156,16 +157,13 @@ class Pipeline:
         for job_id, _ in turn.claim.wanted if turn.claim else ():
             held = self._held[job_id]
             self._let_go(held)
-            held.lane = self._home(job_id)
+            self._go_home(held)
             self._wait(held, stranger=held.envelope.series is None and held.lane == turn.lane)
 
     def moved(self) -> None:
         """Go by the newest shard map from now on: what waits, waits for the cluster where it is at home."""
-        waiting = [held for queue in self._queues() for held in queue]
-        for queue in self._queues():
-            queue.clear()
-        for held in waiting:
-            held.lane = self._home(held.envelope.id)
+        for held in [held for lane in self._lanes for held in lane.take_waiting()]:
+            self._go_home(held)
             self._wait(held)
 
     @property
@@ -277,8 +275,7 @@ class Pipeline:
         """
         window = self.window_jobs()
         slots = self._limits.processes
-        away = any(lane.away for lane in self._lanes)
-        aside = sum(self._lanes[held.lane].away for held in self._held.values()) if away else 0
+        aside = sum(lane.held for lane in self._lanes if lane.away)
         return aside + window + (window if window > slots else min(slots, _MOST_SLOW_AHEAD))
 
     def drain(self) -> None:
@@ -287,9 +284,6 @@ class Pipeline:
         while self._ready:
             self._give_back(self._ready.popleft())
 
-    def _queues(self) -> list[deque[Held]]:
-        return [queue for lane in self._lanes for queue in (*lane.waiting.values(), lane.strangers)]
-
     def _wait(self, held: Held, *, stranger: bool = False) -> None:
         held.stage = Stage.WAITING
         lane = self._lanes[held.lane]
@@ -297,6 +291,11 @@ class Pipeline:
 
     def _home(self, job_id: UUID) -> int:
         return 0 if self._homes is None else self._homes.of(job_id)
+
+    def _go_home(self, held: Held) -> None:
+        self._lanes[held.lane].held -= 1
+        held.lane = self._home(held.envelope.id)
+        self._lanes[held.lane].held += 1
 
     def _choose(self, lane: Lane) -> list[Held]:
         chosen: list[Held] = []
@@ -390,6 +389,7 @@ class Pipeline:
     def _over(self, held: Held, settlement: Settlement) -> None:
         job_id = held.envelope.id
         del self._held[job_id]
+        self._lanes[held.lane].held -= 1
         settlement.ack += held.tags
         for envelope, tag in self._later.pop(job_id, ()):
             self.receive(envelope, tag)

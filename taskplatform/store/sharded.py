@@ -114,7 +114,8 @@ class ShardedStore(Opened):
         missing = set(ids) - found.jobs.keys()
         if missing and await self.clusters.newer(version, missing):
             found = await self._look(ids, seen)
-        return found
+        # What is not in the first cluster may have come to another one since, where its position says nothing.
+        return Look(jobs=found.jobs, since=None) if missing else found
 
     async def attempts(self, job_id: UUID, seen: Position | None = None) -> list[Attempt]:
         """Read a job's attempts."""

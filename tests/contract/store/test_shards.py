@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from taskplatform.auth import Scope, new_key
 from taskplatform.errors import Conflict, ShardUnavailable, StoreUnavailable
+from taskplatform.freshness import START, Watermark
 from taskplatform.ids import SHARDS, Locator, locate, new_job_id, shard_of_key
 from taskplatform.job import NewJob, Reason, State
 from taskplatform.servers import free_ports
@@ -121,6 +122,21 @@ def test_a_reader_with_an_old_map_finds_a_job_of_a_moved_shard(sharded: Sharded)
     found = sharded.wait(old.get([moved.id]))
 
     assert set(found) == {moved.id}
+
+
+def test_nothing_is_said_for_later_of_a_job_that_is_not_there(sharded: Sharded) -> None:
+    counting = PostgresStore(sharded.dsns[0], cluster=0, watermark=Watermark())
+    store = ShardedStore([counting, PostgresStore(sharded.dsns[1], cluster=1)])
+    there, absent = unkeyed(1), unkeyed(2)
+    sharded.wait(store.accept([there]))
+
+    found = sharded.wait(store.look([there.id], START))
+    # Its shard may be given to the other cluster, which has a log of its own, before it comes.
+    missed = sharded.wait(store.look([absent.id], START))
+
+    sharded.wait(store.close())
+    assert found.since is not None
+    assert (missed.jobs, missed.since) == ({}, None)
 
 
 def test_a_process_that_knows_one_cluster_alone_cannot_put_a_job_where_it_is_not_at_home(sharded: Sharded) -> None:

@@ -100,6 +100,25 @@ def test_messages_of_an_absent_cluster_keep_no_others_out() -> None:
     assert bench.pipeline.prefetch_jobs() == before
 
 
+def test_what_is_over_moved_or_lost_with_the_channel_is_not_counted_any_more() -> None:
+    bench = Bench()
+    before = bench.pipeline.prefetch_jobs()
+    bench.receive(1)
+    bench.pipeline.answered(bench.turn(1), [])
+    bench.receive(1, 3)
+    bench.homes.adopt(ShardMap(2, (0,) * 256))
+    bench.pipeline.moved()
+    bench.homes.adopt(ShardMap(3, (1,) * 256))
+    bench.receive(1, 5)
+    bench.pipeline.away(1, away=True)
+    held = bench.pipeline.prefetch_jobs()
+
+    bench.pipeline.channel_lost()
+
+    assert held == before + 5
+    assert bench.pipeline.prefetch_jobs() == before
+
+
 def test_a_claim_that_is_answered_at_last_runs() -> None:
     bench = Bench()
     there = bench.receive(1, 2)
