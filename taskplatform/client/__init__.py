@@ -20,7 +20,7 @@ from taskplatform.client.errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from taskplatform.client.sync import Client, JobHandle
+from taskplatform.client.sync import Client, JobHandle, ThreadBatching
 from taskplatform.client.views import AttemptView, DeadLetterView, Failure, JobView, Problem, ProblemError, TaskView
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "Rejected",
     "ServiceUnavailable",
     "TaskView",
+    "ThreadBatching",
     "Unauthorized",
     "UnexpectedAnswer",
     "call",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, overload
@@ -13,11 +14,13 @@ import httpx2
 
 from taskplatform.client import _http
 from taskplatform.client._base import Answer, Effort, Flow, NoAnswer, Reply, Request, Wait
+from taskplatform.client._collect import Collect
 from taskplatform.client._flows import Flows, JobFilters, LetterFilters
 from taskplatform.client._outcome import handles_of, outcome_of
 from taskplatform.client._trace import leg
 from taskplatform.client.calls import Call, batch_item, call, named
-from taskplatform.client.views import AttemptView, DeadLetterView, JobView, TaskView
+from taskplatform.client.errors import refusal
+from taskplatform.client.views import Accepted, AttemptView, DeadLetterView, JobView, Problem, TaskView
 from taskplatform.overview import Overview
 from taskplatform.task import Task
 
@@ -68,6 +71,36 @@ class JobHandle(Generic[R]):
         """Cancel the job; one that has ended stays as it is."""
         self._seen = self._client.cancel(self.id)
         return self._seen
+
+
+class ThreadBatching:
+    """Hands in single jobs of many threads together: what comes within a few milliseconds is one request."""
+
+    def __init__(self, client: Client, collect: Collect[bytes, Accepted | Problem]) -> None:
+        self._client = client
+        self._collect = collect
+
+    @property
+    def waiting(self) -> int:
+        """How many submissions no request has taken along yet."""
+        return self._collect.waiting
+
+    @overload
+    def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]: ...
+
+    @overload
+    def submit(self, task: str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]: ...
+
+    def submit(self, task: Task[..., Any] | str, /, *args: Any, **kwargs: Any) -> JobHandle[Any]:
+        """Hand in a job; once this returns it is kept. Raises as `Client.submit` does."""
+        return self.send(call(task, *args, **kwargs))
+
+    def send(self, prepared: Call[R]) -> JobHandle[R]:
+        """Hand in a prepared call."""
+        item = self._collect.put(batch_item(prepared))
+        if isinstance(item, Problem):
+            raise refusal(item)
+        return JobHandle(self._client, item.id, prepared.task)
 
 
 class Client:
@@ -132,6 +165,22 @@ class Client:
         items = (batch_item(each) for each in prepared)
         outcome = self._run(self._flows.submit_all(items, batch_size))
         return handles_of(prepared, outcome, partial(JobHandle, self))
+
+    @contextmanager
+    def batching(self, *, window_seconds: float = 0.003, batch_size: int = 500) -> Iterator[ThreadBatching]:
+        """Hand in together what threads submit within `window_seconds`; the end of the block waits for all of it.
+
+        Each call keeps its own key, handle and error. Open the block in the process that uses it: it has threads.
+        """
+
+        def flush(items: list[bytes]) -> list[Accepted | Problem]:
+            return self._run(self._flows.submit_all(items, batch_size))
+
+        collect = Collect(flush, window_seconds=window_seconds, batch_size=batch_size)
+        try:
+            yield ThreadBatching(self, collect)
+        finally:
+            collect.close()
 
     def handle(self, job_id: UUID | str, task: Task[..., R] | None = None) -> JobHandle[R]:
         """Give the handle of a job that was handed in elsewhere; nothing is asked of the platform."""

@@ -32,10 +32,14 @@ _REFUSALS = {
 
 @dataclass
 class FaultyApi:
-    """The server's script and its record; after the faults every request is answered properly."""
+    """The server's script and its record; after the faults every request is answered properly.
+
+    In a batch a job of the task `refused` is refused.
+    """
 
     faults: list[Fault] = field(default_factory=list)
     job: dict[str, Any] = field(default_factory=lambda: {**JOB, "state": "succeeded", "result": 3})
+    refused: str = ""
     url: str = ""
     keys: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -95,8 +99,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _proper(self, body: Any) -> Any:
         if self.path == "/v1/jobs:batch":
-            return {"items": [{"status": 202, "id": JOB["id"], "state": "queued"} for _ in body]}
+            return {"items": [self._item(job) for job in body]}
         return self.server.api.job
+
+    def _item(self, job: dict[str, Any]) -> dict[str, Any]:
+        if job["task"] == self.server.api.refused:
+            return {"status": 422, "problem": {"title": "no such task", "status": 422, "code": "unknown_task"}}
+        return {"status": 202, "id": JOB["id"], "state": "queued"}
 
     def _answer(self, status: int, body: bytes, kind: str = "application/json", **more: str) -> None:
         self.send_response(status)
