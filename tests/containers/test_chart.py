@@ -249,3 +249,37 @@ def test_values_that_cannot_work_are_refused_with_the_reason(options: list[str],
 
     with pytest.raises(ChartError, match=said):
         rendered("minimal", *words)
+
+
+def test_a_worker_is_not_the_first_process_of_its_pod_which_would_have_to_reap(resources: tuple[Resource, ...]) -> None:
+    for name, template in pods(resources):
+        assert template["spec"].get("shareProcessNamespace", False) is (component(template) == "worker"), name
+
+
+def test_a_migration_that_has_ended_is_removed_in_the_end(resources: tuple[Resource, ...]) -> None:
+    for job in of_kind(resources, "Job"):
+        assert job["spec"]["ttlSecondsAfterFinished"] == 86_400
+
+
+def test_what_the_chart_sets_itself_is_refused_as_a_value_and_the_right_place_is_named() -> None:
+    chosen = set(yaml.safe_load((CHART / "ci" / "autoscaler.yaml").read_text(encoding="utf-8"))["settings"])
+    said = {name for values in VALUES for _, template in pods(rendered(values)) for name in environment(template)}
+    owned = {name.removeprefix("TASKPLATFORM_").lower() for name in said if name.startswith("TASKPLATFORM_")} - chosen
+
+    assert "metrics_port" in owned
+    for setting in owned:
+        with pytest.raises(ChartError, match=f"settings.{setting} is set by the chart itself"):
+            rendered("autoscaler", "--set", f"settings.{setting}=1")
+    with pytest.raises(ChartError, match=r"settings.worker_kind is set by the chart itself: use pools\[\].kind"):
+        rendered("autoscaler", "--set", "settings.worker_kind=async")
+
+
+@pytest.mark.parametrize(
+    "variable", ["TASKPLATFORM_METRICS_PORT", "TASKPLATFORM_worker_kind", "TASKPLATFORM_BROKER_URL"]
+)
+def test_a_pool_cannot_take_a_variable_from_the_chart(variable: str) -> None:
+    with pytest.raises(ChartError, match=f"{variable} in env of pool default is set by the chart itself"):
+        rendered("autoscaler", "--set-string", f"pools[0].env.{variable}=1")
+
+    ours = rendered("autoscaler", "--set-string", "pools[0].env.TASKPLATFORM_CLAIM_WINDOW_JOBS=8")
+    assert "8" in {environment(template).get("TASKPLATFORM_CLAIM_WINDOW_JOBS") for _, template in pods(ours)}

@@ -48,6 +48,49 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- join "," $names -}}
 {{- end -}}
 
+{{/*
+The settings that the chart makes itself, by their names in lower case without the prefix, each with the value that decides
+about it, or nothing where its templates do.
+*/}}
+{{- define "tp.owned" -}}
+secrets_dir: ""
+data_dir: ""
+pools: pools
+task_modules: taskModules
+metrics_host: ""
+metrics_port: ""
+api_host: ""
+api_port: ""
+api_processes: api.replicas
+api_drain_seconds: api.drainSeconds
+api_url: ""
+flower_host: ""
+flower_port: ""
+flower_prefix: ""
+worker_pool: pools[].name
+worker_kind: pools[].kind
+worker_processes: pools[].processes
+worker_concurrency_jobs: pools[].concurrency
+worker_drain_seconds: pools[].drainSeconds
+autoscale_driver: autoscaling.driver
+autoscale_service: ""
+autoscale_file: pools[].scaling
+canary_seconds: exporter.canarySeconds
+database_url: secrets.database
+database_replica_urls: secrets.replicas
+broker_url: secrets.broker
+signing_keys: secrets.signing
+{{- end -}}
+
+{{/* End with an error where a user sets what the chart makes itself. Takes name, in lower case, and place, as the user wrote it. */}}
+{{- define "tp.refuseOwned" -}}
+{{- $owned := include "tp.owned" . | fromYaml -}}
+{{- if hasKey $owned .name -}}
+{{- $instead := get $owned .name -}}
+{{- fail (printf "%s is set by the chart itself%s" .place (ternary (printf ": use %s" $instead) ", which relies on it" (ne $instead ""))) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Settings as environment variables: the platform's, the user's over them, the process's own over those. */}}
 {{- define "tp.env" -}}
 {{- $root := .root -}}
@@ -59,6 +102,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   "TASKPLATFORM_METRICS_HOST" "0.0.0.0"
   "TASKPLATFORM_METRICS_PORT" "9100" -}}
 {{- range $name, $value := $root.Values.settings -}}
+{{- include "tp.refuseOwned" (dict "name" $name "place" (printf "settings.%s" $name)) -}}
 {{- $_ := set $env (printf "TASKPLATFORM_%s" (upper $name)) $value -}}
 {{- end -}}
 {{- range $name, $value := .own -}}{{- $_ := set $env $name $value -}}{{- end -}}
@@ -137,6 +181,10 @@ spec:
   terminationGracePeriodSeconds: {{ .graceSeconds }}
   {{- if eq .component "init" }}
   restartPolicy: Never
+  {{- end }}
+  {{- if eq .component "worker" }}
+  # What a job starts and leaves behind becomes a child of the first process: that is then the pod's own, which reaps it.
+  shareProcessNamespace: true
   {{- end }}
   securityContext:
     runAsNonRoot: true
