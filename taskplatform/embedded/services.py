@@ -67,13 +67,14 @@ class Services:
         log = self.logs / f"{name}.log"
         with suppress(FileNotFoundError):
             log.replace(self.logs / f"{name}.before.log")
-        environment = {**_inherited(), **environment_of(settings)}
+        environment = {**inherited(), **environment_of(settings)}
         # -P: what lies in the folder where services run must not be imported.
         command = Command(name=name, argv=(sys.executable, "-P", "-m", *module), log=log, env=environment)
         return Service(command, health_url, stop_seconds=stop_seconds)
 
 
-def _inherited() -> dict[str, str]:
+def inherited() -> dict[str, str]:
+    """Give what a process of the platform gets of this one's environment."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     places = [str(Path.cwd()), kept.get("PYTHONPATH", "")]
     return {

@@ -26,6 +26,21 @@ _START_SECONDS = 120.0
 _SERVICES = ("api", "worker", "dispatcher", "flower", "postgres", "valkey")
 
 
+_THREADED = """
+import os, sys, threading
+from taskplatform.client import Client
+from taskplatform.embedded import Platform
+from taskplatform.settings import load
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+os.register_at_fork(before=lambda: os._exit(70))
+wanted = load({}, data_dir=sys.argv[1], api_port=0, flower_port=0, task_modules="examples.documents")
+with Platform(wanted) as platform:
+    with Client(platform.settings.api_url, key=(platform.data_dir / "api_key").read_text()) as client:
+        client.submit("documents.terms", title="assert")
+print("accepted")
+"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A platform that runs in a process of its own, and what it has said so far."""
@@ -144,6 +159,14 @@ def test_a_service_that_cannot_start_ends_it_with_a_clear_error(data_dir: Path) 
     assert "no_such_pack" in errors.decode()
     assert "worker ended with status" in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+def test_a_program_with_threads_starts_it_without_a_fork_which_could_hang_there(data_dir: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _THREADED, str(data_dir)], cwd=_ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout.split()[-1:]) == (0, ["accepted"]), done.stderr
 
 
 def test_workers_follow_the_work_where_the_setting_says_so_and_end_with_the_platform(data_dir: Path) -> None:
