@@ -9,8 +9,6 @@ import shutil
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pydantic import SecretStr
 
@@ -18,6 +16,7 @@ from taskplatform.embedded.preparing import Preparing
 from taskplatform.embedded.secrets import Secrets, load_secrets, write_private
 from taskplatform.embedded.services import Services
 from taskplatform.servers import Postgres, Process, Redis, ServerError, Source, find_redis, free_ports, hold_port
+from taskplatform.servers.running import Running
 from taskplatform.settings import Settings
 from taskplatform.supervisor import Supervisor
 
@@ -38,7 +37,7 @@ _SMALL_POSTGRES = {
 Tell = Callable[[str], None]
 
 
-class Platform:
+class Platform(Running):
     """An embedded platform over one data folder; a context manager that starts it and stops it again.
 
     `tell` gets a line for everything that happens. One data folder serves one platform at a time; a `fresh` one begins
@@ -53,15 +52,6 @@ class Platform:
         self._fresh = fresh
         self._held: list[int] = []
         self._supervisor = Supervisor(tell)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def processes(self) -> Mapping[str, Process]:

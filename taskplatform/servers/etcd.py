@@ -6,16 +6,15 @@ import contextlib
 import shutil
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from taskplatform.servers.configuration import shared_variables
 from taskplatform.servers.errors import ServerMissing
 from taskplatform.servers.ports import free_ports
 from taskplatform.servers.process import Command, Process
+from taskplatform.servers.running import Running
 
 
-class Etcd:
+class Etcd(Running):
     """A cluster of one member that keeps its data in `data_dir`. Raises ServerMissing when no etcd is installed."""
 
     def __init__(self, data_dir: Path) -> None:
@@ -42,15 +41,6 @@ class Etcd:
                 env={**shared_variables("etcd/etcd.env"), **own},
             )
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it on the data that is there, and return when it answers; raise ServerError."""

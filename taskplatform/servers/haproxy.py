@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from taskplatform.servers.configuration import shared_path
 from taskplatform.servers.errors import ServerMissing
 from taskplatform.servers.ports import free_ports, listens
 from taskplatform.servers.process import Command, Process
+from taskplatform.servers.running import Running
 
 
-class HAProxy:
+class HAProxy(Running):
     """Listens on `port` and passes requests on to the two API processes on these ports of 127.0.0.1.
 
     Raises ServerMissing when no HAProxy is installed.
@@ -38,15 +37,6 @@ class HAProxy:
                 },
             )
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start it, and return when it listens; raise ServerError."""

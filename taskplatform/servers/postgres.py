@@ -10,20 +10,19 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkdtemp
-from types import TracebackType
-from typing import Self
 
 from taskplatform.servers.accounts import Account
 from taskplatform.servers.configuration import CLEAN_ENVIRONMENT, shared_settings
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.postgres_programs import Programs
 from taskplatform.servers.process import Command, Process
+from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source
 
 _COMMAND_SECONDS = 120.0
 
 
-class Postgres:
+class Postgres(Running):
     """A Postgres cluster in a folder, and the server process on it.
 
     The superuser is `postgres`. With `password` connections need one, which is made once and kept beside the data;
@@ -52,15 +51,6 @@ class Postgres:
         self._follows = follows
         self._data_dir = data_dir.absolute()
         self._process: Process | None = None
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def process(self) -> Process:

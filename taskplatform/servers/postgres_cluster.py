@@ -8,8 +8,6 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from taskplatform.servers.accounts import Account
 from taskplatform.servers.configuration import CLEAN_ENVIRONMENT
@@ -18,6 +16,7 @@ from taskplatform.servers.etcd import Etcd
 from taskplatform.servers.packages import copy_packages
 from taskplatform.servers.patroni import PatroniMember, Shared
 from taskplatform.servers.postgres_programs import Programs
+from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source
 
 MEMBERS = 3
@@ -26,7 +25,7 @@ _COMMAND_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 
-class PostgresCluster:
+class PostgresCluster(Running):
     """Three members in `folder`, which the account of Postgres must be able to enter, and one etcd.
 
     Settings go over those of `config/postgres/postgresql.conf`. The superuser is `postgres`, with a password made here.
@@ -54,15 +53,6 @@ class PostgresCluster:
             PatroniMember(self._folder / f"pg-{number}", f"pg-{number}", shared, settings or {})
             for number in range(1, MEMBERS + 1)
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start everything, and return when the primary takes commits that both standbys follow."""

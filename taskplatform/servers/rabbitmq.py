@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
@@ -22,6 +21,7 @@ from taskplatform.servers.configuration import CLEAN_ENVIRONMENT, shared_setting
 from taskplatform.servers.errors import ServerError, ServerMissing
 from taskplatform.servers.ports import free_ports, listens
 from taskplatform.servers.process import Command, Process
+from taskplatform.servers.running import Running
 
 _BIN_DIR = Path("/usr/lib/rabbitmq/bin")
 _AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
@@ -47,7 +47,7 @@ class RabbitPorts:
         return cls(amqp=amqp, distribution=distribution, management=management, prometheus=prometheus, epmd=epmd or own)
 
 
-class RabbitMQ:
+class RabbitMQ(Running):
     """A RabbitMQ node that keeps everything in `state_dir`.
 
     Nodes of one cluster share `state_dir` (which holds the cookie) and the epmd port, have different `index`es, and
@@ -80,15 +80,6 @@ class RabbitMQ:
                 env=self._environment(),
             )
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self, *, within_seconds: float = 120.0) -> None:
         """Start the node on the state that is there, and return when it speaks AMQP and can be administered.

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.rabbitmq import RabbitMQ, RabbitPorts
+from taskplatform.servers.running import Running
 
 NODES = 3
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 
 
-class RabbitMQCluster:
+class RabbitMQCluster(Running):
     """Three nodes that share `state_dir`. Raises ServerMissing when no RabbitMQ is installed."""
 
     def __init__(self, state_dir: Path) -> None:
@@ -26,15 +26,6 @@ class RabbitMQCluster:
         self.nodes = tuple(
             RabbitMQ(state_dir, port, index=index, members=members) for index, port in zip(members, ports, strict=True)
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start all nodes at once, and return when each speaks AMQP and knows the others; raise ServerError."""

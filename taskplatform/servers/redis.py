@@ -8,16 +8,15 @@ import socket
 import subprocess
 from pathlib import Path
 from platform import machine, system
-from types import TracebackType
-from typing import Self
 
 from taskplatform.servers.configuration import shared_settings
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.process import Command, Process
+from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source, choose, in_wheel
 
 
-class Redis:
+class Redis(Running):
     """A Redis server that keeps an append-only file in `data_dir`, or, as a `cache`, nothing.
 
     `appendfsync` is Redis' own word: `always` loses nothing that was answered, `everysec` up to a second.
@@ -46,15 +45,6 @@ class Redis:
                 log=self._data_dir / "server.log",
             )
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def start(self) -> None:
         """Start the server on the data that is there, and return when it answers; raise ServerError."""
