@@ -1,5 +1,6 @@
 """`taskplatform up` and the demo as a user runs them: started, hurt, killed and run again."""
 
+import json
 import os
 import signal
 import socket
@@ -91,6 +92,28 @@ def test_a_job_that_is_handed_in_comes_back_with_its_result(shared: Running) -> 
 
     assert result["title"] == "assert"
     assert result["words"] > 0
+
+
+@pytest.mark.parametrize(
+    ("file", "skipped"), [("client.toml", ["broker", "postgres", "task modules"]), ("operator.toml", ["task modules"])]
+)
+def test_the_doctor_finds_it_well_with_the_settings_that_it_writes(
+    shared: Running, file: str, skipped: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "taskplatform.cli", "doctor", "--json"],
+        cwd=_ROOT,
+        env={**os.environ, CONFIG_VARIABLE: str(shared.data_dir / file)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60.0,
+    )
+    findings = json.loads(done.stdout)
+
+    assert done.returncode == 0, done.stdout
+    assert sorted(finding["part"] for finding in findings if finding["health"] == "skipped") == skipped
+    assert [finding for finding in findings if finding["health"] not in ("ok", "skipped")] == []
 
 
 def test_flower_sees_the_worker_and_lets_nobody_in_without_a_key(shared: Running) -> None:

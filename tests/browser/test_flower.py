@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 _ROOT = Path(__file__).resolve().parents[2]
 _PICTURES = os.environ.get("TASKPLATFORM_PICTURES")
 """Where `make pictures` wants the pictures of the documentation."""
+DEPTH = 3
 _OPEN = {"/healthcheck", "/login/?", "/logout", "/static/(.*)"}
 _WRITES = (
     "/api/task/async-apply/noop",
@@ -98,7 +99,15 @@ def answers(place: Place) -> bool:
         return False
 
 
-@pytest.mark.parametrize(("broker", "kind"), [("amqp_bench", "prefork"), ("redis_bench", "async")])
+@pytest.mark.parametrize(
+    ("broker", "kind"),
+    [
+        ("amqp_bench", "prefork"),
+        ("redis_bench", "async"),
+        pytest.param("amqp_bench", "async", marks=pytest.mark.live),
+        pytest.param("redis_bench", "prefork", marks=pytest.mark.live),
+    ],
+)
 def test_an_operator_sees_workers_jobs_and_queues(
     request: pytest.FixtureRequest, tmp_path: Path, broker: str, kind: str
 ) -> None:
@@ -112,6 +121,9 @@ def test_an_operator_sees_workers_jobs_and_queues(
         # A name is shown in two parts, of which the first may be shortened.
         page.shows(worker[-12:], "Online")
         job, hopeless = seen_job(bench, place), bench.submit("hopeless")
+        with bench.producer() as send:
+            for _ in range(DEPTH):
+                send(b"nobody takes this here", "jobs.default.dead", {})
         with place.client(place.key(Scope.WATCH)) as client:
             eventually(lambda: state_of(client, hopeless) == "FAILURE", within_seconds=20)
 
@@ -125,6 +137,7 @@ def test_an_operator_sees_workers_jobs_and_queues(
         page.shows(worker, "ChunkPool" if kind == "prefork" else "AsyncPool")
         page.open(f"{place.url}/broker")
         page.shows("jobs.default.high", "jobs.default.normal", "jobs.default.dead")
+        eventually(lambda: depths_shown(page, place)["jobs.default.dead"] == str(DEPTH), within_seconds=20)
         keep(page, "queues", kind)
         page.open(f"{place.url}/workers")
         page.shows(worker[-12:], "Online")
@@ -175,6 +188,16 @@ def log_in(page: Page, place: Place, *, then: str, key: str = "") -> None:
     page.type("#key", key or place.key(Scope.WATCH))
     page.click("button[type=submit]")
     eventually(lambda: page.address == f"{place.url}{then}", within_seconds=20)
+
+
+def depths_shown(page: Page, place: Place) -> dict[str, str]:
+    """Give the figure beside the name of each queue."""
+    page.open(f"{place.url}/broker")
+    page.shows("jobs.default.dead")
+    rows = page.run(
+        "return [...document.querySelectorAll('tbody tr')].map(row => [...row.cells].map(one => one.innerText))"
+    )
+    return {cells[0].strip(): cells[1].strip() for cells in rows}
 
 
 def seen_job(bench: Bench, place: Place) -> UUID:
