@@ -52,6 +52,10 @@ class Canary(Role):
         self._pools = settings.pools
         self._every_seconds = settings.canary_seconds
         self._began = float("-inf")
+        for pool in self._pools:
+            for trip in Trip:
+                # Shown as zero at first: Prometheus sees no increase in what was not there before.
+                metrics.canary_jobs_total.labels(pool=pool, outcome=trip)
 
     async def run_once(self) -> bool:
         """Send one through each pool, all at once."""

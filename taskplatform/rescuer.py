@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from taskplatform.job import Rescued
+from taskplatform.job import Rescued, State
 from taskplatform.service import Role
 from taskplatform.settings import Settings
 from taskplatform.store.contract import DispatchStore
@@ -15,6 +15,7 @@ from taskplatform.telemetry import Metrics
 from taskplatform.tracing import Fact, Step
 
 RESCUE_SECONDS = 1.0
+_RESCUED_TO = (State.RETRYING, State.DEAD)
 
 
 class Rescuer(Role):
@@ -26,6 +27,9 @@ class Rescuer(Role):
         super().__init__(metrics, pause_seconds=RESCUE_SECONDS)
         self._store = store
         self._crash_limit = settings.crash_limit
+        for state in _RESCUED_TO:
+            # Shown as zero at first: Prometheus sees no increase in what was not there before.
+            metrics.jobs_rescued_total.labels(state=state)
 
     async def run_once(self) -> bool:
         """Rescue what can be rescued now; True when something was."""

@@ -68,6 +68,9 @@ class Undertaker(Role):
         self._clock = clock
         self._held: dict[str, set[int]] = {queue: set() for queue in self._queues}
         self._again_at = float("-inf")
+        for reason in Reason:
+            # Shown as zero at first: Prometheus sees no increase in what was not there before.
+            metrics.dead_letters_buried_total.labels(reason=reason)
 
     async def run_once(self) -> bool:
         """Bury one batch of each pool; True when there may be more.
