@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
+from taskplatform.archive.writer import Archive
 from taskplatform.broker.contract import Broker
 from taskplatform.dispatcher import Dispatcher
 from taskplatform.expirer import Expirer
@@ -22,7 +23,7 @@ from taskplatform.store.clusters import Cluster
 from taskplatform.store.sharded import ShardedStore
 from taskplatform.telemetry import Metrics, configure_logging, new_metrics
 from taskplatform.undertaker import Undertaker
-from taskplatform.wiring import new_broker, new_store, new_tracer
+from taskplatform.wiring import new_broker, new_objects, new_store, new_tracer
 
 
 async def run_dispatcher(settings: Settings) -> None:
@@ -55,12 +56,14 @@ async def dispatch(settings: Settings, store: Cluster | ShardedStore, broker: Br
 
 
 def new_roles(settings: Settings, store: Cluster | ShardedStore, broker: Broker, metrics: Metrics) -> list[Role]:
-    """Make every role of the process. Raises SettingsError when no signing key is set, or for a bad retention file.
+    """Make every role of the process.
+
+    Raises SettingsError when no signing key is set, and for a bad retention file or archive URL.
 
     Each of several clusters has roles of its own, so that one in trouble holds up no other's jobs; the broker's dead
     letters are buried by one for all.
     """
-    policy = policy_of(settings)
+    policy, objects = policy_of(settings), new_objects(settings)
     publish = Publisher(broker, settings.signing_secrets()[0], metrics)
     clusters: Sequence[Cluster] = store.clusters.members if isinstance(store, ShardedStore) else [store]
     roles: list[Role] = [Undertaker(store, broker, metrics, settings)]
@@ -71,7 +74,7 @@ def new_roles(settings: Settings, store: Cluster | ShardedStore, broker: Broker,
             StrandedRelay(cluster, broker, publish, settings),
             Rescuer(cluster, metrics, settings),
             Expirer(cluster, metrics, settings),
-            Retention(cluster, metrics, policy),
+            Retention(cluster, metrics, policy, None if objects is None else Archive(objects, number, metrics)),
         )
         roles += [role.of_cluster(number) for role in of_cluster]
     return roles

@@ -16,6 +16,7 @@ TaskplatformError
 │   │   ├── ShardUnavailable the cluster that is asked for is away, others are not
 │   │   └── ShardMoved       the shard has another home than whoever asked believed
 │   ├── BrokerUnavailable
+│   ├── ArchiveUnavailable
 │   └── Overloaded           more is waiting than can be taken on
 └── OutcomeUnknown           the answer was cut off: it may or may not have happened
 """
@@ -98,6 +99,10 @@ class ShardMoved(StoreUnavailable):
 
 class BrokerUnavailable(Unavailable):
     """The broker cannot be reached or refuses messages."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """The object store of the archive cannot be reached, is full, or refuses."""
 
 
 class DriverUnavailable(Unavailable):

@@ -108,6 +108,15 @@ _DISPATCHER = {
     "tp_dead_letters_buried_total": _counter(
         (Part.DISPATCHER,), "Messages moved from the broker into the dead letters.", "reason"
     ),
+    "tp_archive_jobs_total": _counter((Part.DISPATCHER,), "Ended jobs that went into the archive."),
+    "tp_archive_objects_total": _counter((Part.DISPATCHER,), "Objects written to the archive, manifests not counted."),
+    "tp_archive_bytes_total": _counter((Part.DISPATCHER,), "Bytes of these objects, compressed."),
+    "tp_archive_failures_total": _counter(
+        (Part.DISPATCHER,), "Rounds in which the archive did not take what it had to."
+    ),
+    "tp_archive_failing_seconds": _gauge(
+        (Part.DISPATCHER,), "How long the archive has been failing, 0 if it is not.", "role"
+    ),
     "tp_jobs_expired_total": _counter((Part.DISPATCHER,), "Jobs whose deadline passed before they started."),
 }
 _WORKER = {

@@ -127,6 +127,12 @@ class Settings(BaseSettings):
         default=None, description="TOML file with other retention for single tenants and tasks"
     )
 
+    archive_url: str = Field(
+        default="",
+        description="object store that ended jobs go into before they are forgotten: file:///folder, s3://bucket/prefix,"
+        " gs://… or az://…; empty: none; needs the extra taskplatform[archive]",
+    )
+
     autoscale_driver: str = Field(
         default="none",
         pattern="^(none|process|docker|kubernetes|keda)$",

@@ -76,6 +76,11 @@ class Metrics:
     jobs_rescued_total: Counter
     dead_letters_buried_total: Counter
     jobs_expired_total: Counter
+    archive_jobs_total: Counter
+    archive_objects_total: Counter
+    archive_bytes_total: Counter
+    archive_failures_total: Counter
+    archive_failing_seconds: Gauge
     jobs_finished_total: Counter
     jobs_ended_total: Counter
     job_run_seconds: Distribution

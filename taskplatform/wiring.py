@@ -9,6 +9,7 @@ from taskplatform.errors import SettingsError
 from taskplatform.settings import Settings
 
 if TYPE_CHECKING:
+    from taskplatform.archive.contract import Objects
     from taskplatform.autoscale.contract import Driver, ScaleStore
     from taskplatform.broker.contract import Broker
     from taskplatform.cache.contract import Cache
@@ -85,6 +86,19 @@ def new_cache(settings: Settings) -> Cache | None:
     from taskplatform.cache.redis import RedisCache
 
     return RedisCache(url, answer_seconds=settings.cache_answer_seconds)
+
+
+def new_objects(settings: Settings) -> Objects | None:
+    """Make the object store of the archive, if the settings name one. Raises SettingsError."""
+    if not settings.archive_url:
+        return None
+    try:
+        from taskplatform.archive.objects import UrlObjects
+    except ImportError as error:
+        raise SettingsError(
+            f"archive_url is set, and the extra taskplatform[archive] is not installed: {error}"
+        ) from None
+    return UrlObjects(settings.archive_url)
 
 
 def new_driver(settings: Settings, store: ScaleStore) -> Driver:

@@ -14,4 +14,5 @@ pytest_plugins = [
     "tests.fixtures.shards",
     "tests.fixtures.celery",
     "tests.fixtures.cache",
+    "tests.fixtures.archive",
 ]

@@ -10,7 +10,19 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
-from taskplatform.cli import doctor, jobs, keys, letters, processes, scaling, settings_page, shards, submitting, top
+from taskplatform.cli import (
+    archive,
+    doctor,
+    jobs,
+    keys,
+    letters,
+    processes,
+    scaling,
+    settings_page,
+    shards,
+    submitting,
+    top,
+)
 from taskplatform.cli.output import FAILED, INTERRUPTED, UNAVAILABLE, USAGE
 from taskplatform.errors import InvalidInput, OutcomeUnknown, Refused, SettingsError, TaskplatformError, Unavailable
 
@@ -62,6 +74,15 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
         (
             ("ls", shards.ls, "taskplatform shards ls"),
             ("move", shards.move, "taskplatform shards move 128-255 --to 1"),
+        ),
+    ),
+    (
+        "archive",
+        "Ended jobs that the database no longer keeps, directly in the object store.",
+        (
+            ("ls", archive.ls, "taskplatform archive ls --since 365d"),
+            ("search", archive.search, "taskplatform archive search --tenant acme --state dead --since 90d"),
+            ("show", archive.show, "taskplatform archive show 01990000-0000-7000-8000-000000000001"),
         ),
     ),
     (

@@ -269,6 +269,7 @@ retention_parts = Table(
     _must("policy", Text, "''"),
     _stamp("look_at"),
     _may("cutoffs", Text),
+    _must("archived", Integer, "0"),
 )
 
 late_rows = Table("late_rows", metadata, _must("part", Text))

@@ -17,11 +17,21 @@ INSERT INTO retention_parts (part) VALUES ($1) ON CONFLICT DO NOTHING
 
 -- name: take_part
 -- Work on a partition alone; no row where somebody else does, or has dropped it. $1 part
-SELECT policy, look_at, cutoffs FROM retention_parts WHERE part = $1 FOR UPDATE SKIP LOCKED
+SELECT policy, cutoffs, archived FROM retention_parts WHERE part = $1 FOR UPDATE SKIP LOCKED
 
 -- name: leave_part
 -- What is to be done next with a partition: sweep by the cutoffs, or look again. $1 part, $2 policy, $3 next look, $4 cutoffs
 UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4 WHERE part = $1
+
+-- name: count_archived
+-- One more object of a partition is in the archive. $1 part
+UPDATE retention_parts SET archived = archived + 1 WHERE part = $1
+
+-- name: records_of
+-- Ended jobs with their attempts, all columns, for the archive. $1 id (array)
+SELECT f.id, f.series, json_build_object('job', row_to_json(f), 'attempts', coalesce(
+    (SELECT json_agg(row_to_json(a) ORDER BY a.number) FROM attempts a WHERE a.job_id = f.id), '[]'))::text
+FROM finished_jobs f WHERE f.id = ANY ($1::uuid[]) ORDER BY f.id
 
 -- name: survey_day
 -- The ended jobs of a day by tenant and task, dead ones apart. $1 lowest id, $2 id above the highest

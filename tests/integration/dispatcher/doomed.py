@@ -24,6 +24,7 @@ class Step(StrEnum):
     RELEASED = "before publish"
     PUBLISHED = "after publish, before settle"
     SETTLED = "after settle"
+    ARCHIVED = "after the archive took jobs, before they are forgotten"
     BURIED = "after bury, before the acknowledgement"
 
 
@@ -55,6 +56,32 @@ class Doomed:
         if self._step is Step.BURIED:
             _die()
         return done
+
+    async def prune(self, policy: Any, limit: int, archive: Any) -> Any:
+        return await self._inner.prune(policy, limit, _DoomedArchive(archive) if archive else None)
+
+
+class _DoomedArchive:
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def begin(self, part: str, sequence: int) -> Any:
+        batch = self._inner.begin(part, sequence)
+        return _DoomedBatch(batch) if sequence else batch
+
+
+class _DoomedBatch:
+    def __init__(self, inner: Any) -> None:
+        self.add = inner.add
+        self._inner = inner
+
+    @property
+    def full(self) -> bool:
+        return bool(self._inner.full)
+
+    async def close(self) -> None:
+        await self._inner.close()
+        _die()
 
 
 def _die() -> None:

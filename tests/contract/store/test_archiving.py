@@ -1,0 +1,191 @@
+"""Nothing is forgotten before the archive has it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from taskplatform.archive.format import plain
+from taskplatform.errors import ArchiveUnavailable
+from taskplatform.job import State
+from taskplatform.keeping import Policy, Rule
+from taskplatform.store.upkeep import Archive, ArchiveBatch, Pruned
+from tests.fixtures.archive import FolderArchive
+from tests.fixtures.history import TODAY, add_day, add_ended, attempted_ids, ended_ids
+from tests.fixtures.store import TENANT, DrivenStore, a_job
+
+LONG_AGO = TODAY - timedelta(days=100)
+POLICY = Policy(default_days=30, rules=(Rule(tenant="globex", retention_days=365, dead_retention_days=365),))
+
+
+def prune(store: DrivenStore, archive: Archive | None, limit: int = 5000) -> Pruned:
+    done: Counter[str] = Counter()
+    for _ in range(50):
+        pruned = store.wait(store.services.prune(POLICY, limit, archive))
+        done.update(pruned.counts)
+        if not pruned.more:
+            counts = {kind: count for kind, count in done.items() if count}
+            return Pruned(counts=counts, more=False, trouble=pruned.trouble)
+    raise AssertionError("it never ends")
+
+
+def a_day_later(store: DrivenStore) -> None:
+    store.rows("UPDATE retention_parts SET look_at = look_at - interval '25 hours'")
+
+
+class Crashing:
+    """Fails once, when the archive has a batch and the store does not know yet."""
+
+    def __init__(self, inner: Archive) -> None:
+        self._inner = inner
+        self.crashes = 1
+
+    def begin(self, part: str, sequence: int) -> ArchiveBatch:
+        return _CrashingBatch(self, self._inner.begin(part, sequence))
+
+
+class _CrashingBatch:
+    def __init__(self, owner: Crashing, inner: ArchiveBatch) -> None:
+        self._owner = owner
+        self._inner = inner
+
+    @property
+    def full(self) -> bool:
+        return self._inner.full
+
+    async def add(self, records: Sequence[str]) -> None:
+        await self._inner.add(records)
+
+    async def close(self) -> None:
+        await self._inner.close()
+        if self._owner.crashes:
+            self._owner.crashes -= 1
+            raise ArchiveUnavailable("a crash")
+
+
+def test_jobs_are_forgotten_when_the_archive_has_them(store: DrivenStore, archive: FolderArchive) -> None:
+    day = add_day(store, LONG_AGO)
+    kept = add_ended(store, LONG_AGO, 3, tenant="globex")
+    gone = add_ended(store, LONG_AGO, 4) + add_ended(store, LONG_AGO, 2, state=State.DEAD, task="mail.send")
+
+    assert prune(store, archive.of()).counts == {"jobs": 6, "attempts": 6}
+
+    assert ended_ids(store) == attempted_ids(store) == set(kept)
+    assert archive.ids() == sorted(gone)
+    (manifest,) = archive.manifests()
+    assert (manifest.part, manifest.sequence, manifest.jobs, manifest.attempts) == (day.name, 0, 6, 6)
+    assert (manifest.states, manifest.tasks) == ({"dead": 2, "succeeded": 4}, ["mail.send", "shop.ship"])
+    a_day_later(store)
+    assert prune(store, archive.of()).counts == {"partitions_dropped": 2}
+    assert ended_ids(store) == set(kept)
+
+
+def test_a_record_has_all_that_the_store_had(store: DrivenStore, archive: FolderArchive) -> None:
+    add_day(store, LONG_AGO)
+    (job_id,) = add_ended(store, LONG_AGO)
+    columns = "SELECT to_jsonb(t) FROM {} t"
+    ((job,),) = store.rows(columns.format("finished_jobs"))
+    ((attempt,),) = store.rows(columns.format("attempts"))
+
+    prune(store, archive.of())
+
+    (found,) = archive.found()
+    assert found.job.id == job_id
+    assert msgspec.json.decode(found.line) == {"job": job, "attempts": [attempt]}
+    assert plain(found.line)["job"]["result"] == "Malmö"
+
+
+@pytest.mark.parametrize("limit", [3, 5000])
+def test_after_a_crash_the_same_objects_are_written_again(
+    store: DrivenStore, archive: FolderArchive, limit: int
+) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 7) + add_ended(store, LONG_AGO - timedelta(days=1), 7)
+    crashing = Crashing(archive.of())
+
+    assert prune(store, crashing, limit).trouble == "a crash"
+    written = archive.files()
+    assert written
+    assert ended_ids(store) == set(ids)
+    prune(store, crashing, limit)
+
+    assert set(written) <= set(archive.files())
+    assert archive.ids() == sorted(ids)
+    assert ended_ids(store) == attempted_ids(store) == set()
+
+
+@pytest.mark.parametrize("fault", ["away", "truncating"])
+def test_a_broken_archive_stops_nothing_but_forgetting(store: DrivenStore, archive: FolderArchive, fault: str) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 5)
+    store.accept(a_job(key="old", fingerprint="f"))
+    store.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 second'")
+    setattr(archive, fault, True)
+
+    pruned = prune(store, archive.of())
+
+    assert pruned.trouble.startswith("the archive")
+    assert pruned.counts == {"keys": 1}
+    assert ended_ids(store) == attempted_ids(store) == set(ids)
+
+    setattr(archive, fault, False)
+    assert prune(store, archive.of()) == Pruned(counts={"jobs": 5, "attempts": 5}, more=False)
+    assert archive.ids() == sorted(ids)
+
+
+def test_a_job_that_is_replayed_meanwhile_is_archived_with_its_second_end(
+    store: DrivenStore, archive: FolderArchive
+) -> None:
+    add_day(store, LONG_AGO)
+    (job_id,) = add_ended(store, LONG_AGO, state=State.DEAD)
+    prune(store, Crashing(archive.of()))
+    store.wait(store.services.replay(TENANT, [job_id]))
+
+    prune(store, archive.of())
+
+    assert store.job(job_id).state is State.QUEUED
+    assert [found.job.state for found in archive.found()] == ["dead"]
+
+
+def test_dispatchers_that_archive_at_once_archive_each_job_once(store: DrivenStore, archive: FolderArchive) -> None:
+    ids = []
+    for days in range(3):
+        add_day(store, LONG_AGO + timedelta(days=days))
+        ids += add_ended(store, LONG_AGO + timedelta(days=days), 120)
+
+    while True:
+        rounds = [store.begin(store.services.prune(POLICY, 25, archive.of())) for _ in range(4)]
+        if not any(each.result(60).more for each in rounds):
+            break
+
+    assert archive.ids() == sorted(ids)
+    assert ended_ids(store) == set()
+
+
+def test_objects_are_closed_when_they_are_large(
+    store: DrivenStore, archive: FolderArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskplatform.archive.writer.MOST_RAW_BYTES", 1)
+    ids = add_ended(store, LONG_AGO, 120)
+
+    assert prune(store, archive.of()).counts == {"jobs": 120, "attempts": 120}
+    assert [(each.part, each.sequence, each.jobs) for each in archive.manifests()] == [
+        ("rest", 0, 50),
+        ("rest", 1, 50),
+        ("rest", 2, 20),
+    ]
+    assert archive.ids() == sorted(ids)
+
+
+def test_an_archive_that_is_switched_on_gets_what_is_still_there(store: DrivenStore, archive: FolderArchive) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 5)
+    store.wait(store.services.prune(POLICY, 2, None))
+
+    prune(store, archive.of())
+
+    assert archive.ids() == sorted(ids)

@@ -1,0 +1,211 @@
+"""The archive as an operator searches it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from taskplatform.archive.format import Wanted
+from taskplatform.cli.app import run
+from taskplatform.cli.output import FAILED, OK, UNAVAILABLE, USAGE
+from taskplatform.ids import Locator, new_job_id
+from tests.fixtures.archive import FolderArchive
+
+DAY = datetime(2026, 11, 1, 12, tzinfo=UTC)
+Command = Callable[..., tuple[int, str, str]]
+
+
+def fill(
+    archive: FolderArchive, part: str, sequence: int, count: int, *, cluster: int = 0, **columns: Any
+) -> list[UUID]:
+    """Write an object; the jobs of a day come in the order of their ids, as retention writes them."""
+    at = [DAY + timedelta(minutes=10 * sequence, seconds=number) for number in range(count)]
+    ids = [
+        new_job_id(Locator(region=0, shard=0), milliseconds=round(each.timestamp() * 1000))
+        if part != "rest"
+        else uuid4()
+        for each in at
+    ]
+    base = {"series": 0, "tenant": "acme", "task": "shop.ship", "pool": "default", "state": "succeeded", "attempt": 1}
+    records = [
+        {
+            "job": base
+            | {"id": str(job_id), "created_at": str(each), "ended_at": str(each), "body": "[[1],{},{}]", "result": "42"}
+            | columns,
+            "attempts": [{"number": 1, "worker": "worker-1", "error": None}],
+        }
+        for job_id, each in zip(ids, at, strict=True)
+    ]
+
+    async def write() -> None:
+        batch = archive.of(cluster).begin(part, sequence)
+        await batch.add([json.dumps(record) for record in records])
+        await batch.close()
+
+    asyncio.run(write())
+    return ids
+
+
+@pytest.fixture
+def command(archive: FolderArchive, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `taskplatform archive …`; gives the exit status, stdout and stderr."""
+    monkeypatch.setenv("TASKPLATFORM_ARCHIVE_URL", archive.url)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        status = run(["archive", *words])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+def found(command: Command, *words: str) -> list[str]:
+    status, out, err = command("search", "--json", *words)
+    assert (status, err) == (OK, "")
+    return [record["job"]["id"] for record in json.loads(out)]
+
+
+def test_the_list_counts_what_is_there(command: Command, archive: FolderArchive) -> None:
+    fill(archive, "20261101", 0, 3)
+    fill(archive, "20261101", 1, 2)
+    fill(archive, "rest", 0, 1, cluster=1)
+
+    status, out, _ = command("ls", "--json")
+
+    assert status == OK
+    parts = [(row["cluster"], row["part"], row["objects"], row["jobs"]) for row in json.loads(out)]
+    assert parts == [(0, "20261101", 2, 5), (1, "rest", 1, 1)]
+    assert "20261101" in command("ls")[1]
+
+
+def test_a_search_finds_by_each_of_its_options(command: Command, archive: FolderArchive) -> None:
+    acme = fill(archive, "20261101", 0, 2)
+    globex = fill(archive, "20261101", 1, 2, tenant="globex", state="dead", task="mail.send")
+    both = [str(each) for each in acme + globex]
+
+    assert found(command) == both
+    assert found(command, "--tenant", "globex") == both[2:]
+    assert found(command, "--task", "shop.ship") == both[:2]
+    assert found(command, "--state", "dead") == both[2:]
+    assert found(command, "--id", both[1]) == [both[1]]
+    assert found(command, "--since", "2026-11-01T12:05:00Z") == both[2:]
+    assert found(command, "--until", "2026-11-01T12:05:00Z") == both[:2]
+    assert found(command, "--until", "2026-10-01") == []
+    assert both[0] in command("search")[1]
+
+
+def test_a_search_for_one_job_reads_one_object(archive: FolderArchive) -> None:
+    ids = [fill(archive, "20261101", sequence, 5)[2] for sequence in range(6)]
+    fill(archive, "20261102", 0, 5)
+
+    search = archive.search()
+
+    assert asyncio.run(search.one(ids[3])).job.id == ids[3]
+    assert search.objects_read == 1
+
+
+def test_a_job_that_was_replayed_is_shown_with_its_last_end(command: Command, archive: FolderArchive) -> None:
+    (job_id,) = fill(archive, "20261101", 0, 1, state="dead")
+    fill(archive, "rest", 0, 1, id=str(job_id), series=1)
+
+    status, out, _ = command("show", str(job_id), "--json")
+
+    assert status == OK
+    assert (json.loads(out)["job"]["state"], json.loads(out)["job"]["result"]) == ("succeeded", 42)
+    assert "worker=worker-1" in command("show", str(job_id))[1]
+
+
+def test_what_is_archived_twice_is_found_once(command: Command, archive: FolderArchive) -> None:
+    (job_id,) = fill(archive, "20261101", 0, 1)
+    fill(archive, "20261101", 1, 1, id=str(job_id))
+
+    assert found(command) == [str(job_id)]
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "missing", "manifest"])
+def test_a_damaged_object_is_named_and_the_rest_is_searched(
+    command: Command, archive: FolderArchive, spoil: str
+) -> None:
+    fill(archive, "20261101", 0, 2)
+    whole = fill(archive, "20261101", 1, 2)
+    first = archive.manifests()[0].object
+    path = archive.folder / first
+    match spoil:
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:20])
+        case "missing":
+            path.unlink()
+        case "manifest":
+            path.with_name(path.name.replace(".ndjson.gz", ".manifest.json")).write_bytes(b"\x00{")
+
+    status, out, err = command("search", "--json")
+
+    assert status == FAILED
+    assert [record["job"]["id"] for record in json.loads(out)] == [str(each) for each in whole]
+    assert err.count("\n") == 1
+    assert "damaged" in err
+
+
+@pytest.mark.parametrize("name", ["cluster-0/20261101/readme.txt", "cluster-0/notes/a", "cluster-0/99999999/a"])
+def test_a_foreign_object_is_named_and_left_alone(command: Command, archive: FolderArchive, name: str) -> None:
+    fill(archive, "20261101", 0, 1)
+    (archive.folder / name).parent.mkdir(exist_ok=True)
+    (archive.folder / name).write_text("x")
+
+    status, out, err = command("search", "--json")
+
+    assert (status, len(json.loads(out))) == (FAILED, 1)
+    assert "not of the archive" in err
+    assert err.count("\n") == 1
+
+
+def test_an_object_without_a_manifest_does_not_count(command: Command, archive: FolderArchive) -> None:
+    fill(archive, "20261101", 0, 1)
+    next(archive.folder.rglob("*.manifest.json")).unlink()
+
+    assert found(command) == []
+
+
+def test_a_job_that_is_not_there_is_an_error(command: Command, archive: FolderArchive) -> None:
+    fill(archive, "20261101", 0, 1)
+
+    status, out, err = command("show", str(uuid4()))
+
+    assert (status, out) == (FAILED, "")
+    assert "there is no job" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "message"),
+    [
+        ("", USAGE, "set TASKPLATFORM_ARCHIVE_URL"),
+        ("nonsense", USAGE, "archive_url: "),
+        ("ftp://host/folder", USAGE, "archive_url: "),
+        ("s3://bucket/prefix", UNAVAILABLE, "the archive cannot be used"),
+    ],
+)
+def test_an_archive_that_cannot_be_used_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, url: str, status: int, message: str
+) -> None:
+    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ALLOW_HTTP": "true", "REGION": "us-east-1"}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    monkeypatch.setenv("TASKPLATFORM_ARCHIVE_URL", url)
+
+    got, out, err = command("ls")
+
+    assert (got, out, err.count("\n")) == (status, "", 1)
+    assert message in err
+
+
+def test_a_wanted_day_is_all_that_is_listed(archive: FolderArchive) -> None:
+    fill(archive, "20261101", 0, 1)
+
+    assert asyncio.run(archive.search().manifests(Wanted(since=DAY + timedelta(days=1)))) == []
