@@ -56,6 +56,7 @@ def _look(settings: Settings) -> list[Finding]:
     ]
     unfit = {finding.part.partition(" ")[0] for finding in inside if finding.health is not Health.OK}
     findings = [*_tasks(settings), *of_exposure(settings), *inside, *_replicas(settings), *_cache(settings)]
+    findings += _retention(settings)
     if not unfit & {"postgres", "tables", "broker", "queues"}:
         findings += _accounts(settings)
     findings += _api(settings) if "api_url" in named else [_unnamed("api", "api_url")]
@@ -147,6 +148,27 @@ def _cache(settings: Settings) -> Iterator[Finding]:
     else:
         # Reads come from Postgres meanwhile.
         yield doubtful("cache", "it does not answer", "start it, or correct TASKPLATFORM_CACHE_URL")
+
+
+def _retention(settings: Settings) -> Iterator[Finding]:
+    from taskplatform.retention_rules import policy_of
+    from taskplatform.wiring import new_objects
+
+    try:
+        policy_of(settings)
+    except TaskplatformError as error:
+        yield _trouble("retention", error, "correct TASKPLATFORM_RETENTION_FILE, or TASKPLATFORM_RETENTION_DAYS")
+    hint = "see docs/runbooks/ArchiveFailing.md"
+    try:
+        objects = new_objects(settings)
+        if objects is not None:
+            asyncio.run(objects.folders(""))
+            yield fine("archive", "it answers")
+    except Unavailable as error:
+        # Jobs are kept meanwhile.
+        yield doubtful("archive", " ".join(str(error).split()), hint)
+    except TaskplatformError as error:
+        yield _trouble("archive", error, "correct TASKPLATFORM_ARCHIVE_URL")
 
 
 async def _answers(cache: Cache) -> bool:

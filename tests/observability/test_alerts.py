@@ -83,6 +83,7 @@ CASES = {
     "RoleFailing": _level('tp_mode{part="dispatcher",component="relay"}', "1"),
     "RoleStuck": _level('tp_role_round_age_seconds{instance="a",role="relay"}', "300"),
     "EventLoopLate": _level('tp_event_loop_lag_seconds{part="api",instance="a"}', "2"),
+    "ArchiveFailing": _level('tp_archive_failing_seconds{instance="a",role="retention"}', "1900"),
     "JobsUnaccounted": _level('tp_jobs_unaccounted{pool="default",lacks="message"}', "7"),
     "OldestJobTooOld": _level(f"tp_queue_oldest_age_seconds{POOL}", "500"),
     "NoConsumers": Case(
