@@ -32,9 +32,16 @@ from tests.native.servers import Servers, private_servers
 
 _ROUNDS = 5
 _SIZES = {SHORT: 100_000, LONG: 10_000_000, SHALLOW: 1_000, DEEP: 1_000_000}
+_PARTS = {"history": (SHORT, LONG), "waiting": (SHALLOW, DEEP)}
 _LIVE_BESIDE_HISTORY = 1_000
 _SAMPLED_IDS = 2_000
-_SHOWN = ("drained_per_s", "accept_ms_per_1000", "claim_finish_ms_per_1000", "dispatch_ms_per_1000")
+_SHOWN = (
+    "drained_per_s",
+    "drained_cpu_ms_per_1000",
+    "accept_ms_per_1000",
+    "claim_finish_ms_per_1000",
+    "dispatch_ms_per_1000",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +58,20 @@ class Extent:
     jobs: int = 4000
     warm_up_seconds: float = 3.0
     drain_seconds: float = 8.0
+    only: str = ""
 
     @property
     def whole(self) -> bool:
         """Whether a run of it is one for the record."""
-        return self.share >= 1 and self.rounds >= _ROUNDS
+        return self.share >= 1 and self.rounds >= _ROUNDS and not self.only
 
     def sizes(self) -> dict[str, int]:
         """Give the number of jobs that each side begins with."""
-        return {side: max(300, round(count * self.share)) for side, count in _SIZES.items()}
+        return {side: max(300, round(count * self.share)) for side, count in _SIZES.items() if self.takes(side)}
+
+    def takes(self, side: str) -> bool:
+        """Whether this side is measured."""
+        return not self.only or side in _PARTS[self.only]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,7 +97,7 @@ def main() -> int:
     """Measure, print and keep; 0 when nothing failed."""
     wanted = _arguments()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    extent = Extent(share=wanted.share, rounds=wanted.rounds, minutes=wanted.minutes)
+    extent = Extent(share=wanted.share, rounds=wanted.rounds, minutes=wanted.minutes, only=wanted.only)
     findings = Findings(tell=_tell)
     try:
         with private_servers() as servers:
@@ -97,7 +109,7 @@ def main() -> int:
 
 
 def _keep(findings: Findings, extent: Extent) -> None:
-    rounds = min((sum(one.side == side for one in findings.samples) for side in _SIZES), default=0)
+    rounds = min((sum(one.side == side for one in findings.samples) for side in extent.sizes()), default=0)
     name = LATEST if extent.whole and rounds >= _ROUNDS else PARTIAL
     found = AtScale(
         made_at=this_moment(),
@@ -115,6 +127,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.atscale", description=__doc__)
     parser.add_argument("--rounds", type=int, default=_ROUNDS, help="rounds of all sides")
     parser.add_argument("--share", type=float, default=1.0, help="how full the tables are made, 1 for the record")
+    parser.add_argument(
+        "--only", choices=tuple(_PARTS), default="", help="one half: with history, or with jobs waiting"
+    )
     parser.add_argument("--minutes", type=float, default=9.0, help="begin no round later than this")
     return parser.parse_args()
 
@@ -123,8 +138,16 @@ def measure(servers: Servers, extent: Extent, findings: Findings) -> None:
     """Fill two databases with history and two platforms with waiting jobs, and measure all of them in turn."""
     began, sizes, tell = time.monotonic(), extent.sizes(), findings.tell
     with ExitStack() as cleanup:
-        histories = {side: cleanup.enter_context(history(servers, sizes[side], extent.days)) for side in (SHORT, LONG)}
-        pools = {side: cleanup.enter_context(reservoir(servers, side, sizes[side])) for side in (SHALLOW, DEEP)}
+        histories = {
+            side: cleanup.enter_context(history(servers, sizes[side], extent.days))
+            for side in (SHORT, LONG)
+            if side in sizes
+        }
+        pools = {
+            side: cleanup.enter_context(reservoir(servers, side, sizes[side]))
+            for side in (SHALLOW, DEEP)
+            if side in sizes
+        }
         tell(f"filled after {time.monotonic() - began:.0f} s: {sizes}")
         for number in range(1, extent.rounds + 1):
             if time.monotonic() - began > extent.minutes * 60:
