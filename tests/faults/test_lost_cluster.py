@@ -1,16 +1,18 @@
-"""One of two Postgres clusters is killed, or mistaken for the other, under load: none of its jobs is lost."""
+"""One of two Postgres clusters is killed, frozen, or mistaken for the other under load: none of its jobs is lost."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import reduce
-from itertools import count
+from itertools import count, islice, takewhile
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock, Thread
 from uuid import UUID
 
 import httpx2
@@ -36,6 +38,7 @@ from tests.native.stack import Programs, Stack
 _SEED = 5
 _HOMES = spread(2)
 _BOUND_SECONDS = 60.0
+_FROZEN_SECONDS = 15.0
 
 
 class Scene:
@@ -51,6 +54,7 @@ class Scene:
         self.used: set[str] = set()
         self._client = client
         self._journal = Journal(folder / "history.jsonl")
+        self._noting = Lock()
         self.numbers = (number for number in count() if kind_of(_SEED, number) is Kind.NOOP)
 
     def submit(self, task: str = "faults.noop", key: str | None = None) -> tuple[httpx2.Response, UUID | None]:
@@ -66,18 +70,18 @@ class Scene:
         headers = {} if key is None else {"Idempotency-Key": key}
         answer = self._client.post("/v1/jobs", content=body, headers={**headers, "Content-Type": "application/json"})
         job_id = answer.json()["id"] if answer.status_code == 202 else None
-        self._journal.add(
-            Exchange(
-                request=number,
-                numbers=[number],
-                keys=[key],
-                payload_sha256=hashlib.sha256(body).hexdigest(),
-                sent_at=sent_at,
-                answered_at=time.time(),
-                status=answer.status_code,
-                ids=[job_id],
-            )
+        exchange = Exchange(
+            request=number,
+            numbers=[number],
+            keys=[key],
+            payload_sha256=hashlib.sha256(body).hexdigest(),
+            sent_at=sent_at,
+            answered_at=time.time(),
+            status=answer.status_code,
+            ids=[job_id],
         )
+        with self._noting:
+            self._journal.add(exchange)
         return answer, None if job_id is None else UUID(job_id)
 
     def get(self, path: str) -> httpx2.Response:
@@ -97,6 +101,32 @@ class Scene:
         history, effects = self._folder / "history.jsonl", self._folder / "effects"
         found = [gather(history, effects, dsn, lambda ids: show(self.stack, ids)) for dsn in self.dsns]
         return reduce(_joined, found)
+
+
+class OwnRequests(Thread):
+    """Hands in jobs with keys that are at home in the first cluster, and reads one of its jobs, for so many seconds.
+
+    A request that is not answered within the client's timeout ends it.
+    """
+
+    def __init__(self, scene: Scene, job_id: UUID, seconds: float) -> None:
+        super().__init__(daemon=True)
+        self.answers: list[httpx2.Response] = []
+        self.refused: list[tuple[int, str]] = []
+        self._scene = scene
+        self._job_id = job_id
+        self._jobs = list(zip(islice(scene.numbers, 1000), keys_of(0), strict=False))
+        self._until = time.monotonic() + seconds
+
+    def run(self) -> None:
+        """Ask one after the other."""
+        for number, key in self._jobs:
+            answer, _ = self._scene.send(number, "faults.noop", key)
+            self.answers += [answer, self._scene.get(f"/v1/jobs/{self._job_id}")]
+            if answer.status_code != 202:
+                self.refused.append((number, key))
+            if time.monotonic() > self._until:
+                return
 
 
 def _joined(one: Evidence, other: Evidence) -> Evidence:
@@ -199,6 +229,37 @@ def test_the_jobs_of_the_other_cluster_go_on_and_none_is_lost(scene: Scene, clus
     assert ledger.breaches == {}, ledger.line
     assert ledger.terminal == ledger.accepted
     assert [job for number, dsn in enumerate(scene.dsns) for job in ids_in(dsn) if cluster_of(job) != number] == []
+
+
+@pytest.mark.faults
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_jobs_of_the_other_cluster_go_on_while_the_first_one_stands_still(
+    scene: Scene, clusters: list[Postgres]
+) -> None:
+    early = [job for _, job in (scene.submit("faults.nap") for _ in range(24)) if job]
+    kept, own = (next(job for job in early if cluster_of(job) == number) for number in (1, 0))
+    asking = OwnRequests(scene, own, _FROZEN_SECONDS)
+    others: list[int] = []
+    clusters[0].process.freeze()
+    try:
+        asking.start()
+        for key in takewhile(lambda _: asking.is_alive(), keys_of(1)):
+            others += [answer.status_code for answer, _ in (scene.submit(key=key), scene.submit())]
+            others.append(scene.get(f"/v1/jobs/{kept}").status_code)
+    finally:
+        clusters[0].process.thaw()
+    asking.join()
+    for number, key in asking.refused:
+        _expect_to_be_taken(scene, number, key)
+    ledger = judge(scene.evidence(), _SEED)
+
+    assert asking.refused
+    assert {answer.status_code for answer in asking.answers} <= {200, 202, 503}
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in asking.answers if answer.status_code == 503)
+    assert sum(status in (200, 202) for status in others) >= 0.999 * len(others), Counter(others)
+    assert ledger.breaches == {}, ledger.line
+    assert ledger.terminal == ledger.accepted
 
 
 @pytest.mark.faults
