@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Protocol
 
+from api.clusters import Detours, Intakes
 from api.condition import Condition
 from api.detour import Detour
 from api.farewell import on_stop
-from api.lanes import Detours, Intakes
 from api.pages import Pages
 from api.waiting import Waiter
 from taskplatform.access import Keys

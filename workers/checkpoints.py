@@ -10,7 +10,7 @@ import msgspec
 
 from taskplatform.shards import Homes
 from taskplatform.store.statements import Running, load_call, read_loaded, read_saved, save_call
-from workers.line import Line
+from workers.cluster import Cluster
 from workers.link import Answer, Refused, Rows
 
 
@@ -46,30 +46,30 @@ class _Batch:
 class Checkpoints:
     """One request at most is on its way to each Postgres cluster; what comes meanwhile goes with the next one."""
 
-    def __init__(self, lines: Sequence[Line], homes: Homes | None) -> None:
-        self._lines = lines
+    def __init__(self, clusters: Sequence[Cluster], homes: Homes | None) -> None:
+        self._clusters = clusters
         self._homes = homes
-        self._next = [_Batch() for _ in lines]
-        self._asking = [False for _ in lines]
+        self._next = [_Batch() for _ in clusters]
+        self._asking = [False for _ in clusters]
 
     def ask(self, job_id: UUID, attempt: int, text: str | None, answered: Answered) -> None:
         """Keep the text of an attempt, None reads what was kept last; `answered` is called in the loop."""
-        number = 0 if self._homes is None else self._homes.of(job_id)
-        self._next[number].add((job_id, attempt), text, answered)
-        self._send(number)
+        cluster = 0 if self._homes is None else self._homes.of(job_id)
+        self._next[cluster].add((job_id, attempt), text, answered)
+        self._send(cluster)
 
-    def _send(self, number: int) -> None:
-        batch = self._next[number]
-        if self._asking[number] or not (batch.saved or batch.readers):
+    def _send(self, cluster: int) -> None:
+        batch = self._next[cluster]
+        if self._asking[cluster] or not (batch.saved or batch.readers):
             return
-        self._asking[number], self._next[number] = True, _Batch()
+        self._asking[cluster], self._next[cluster] = True, _Batch()
         calls = [save_call(batch.saved)] if batch.saved else []
         if batch.readers:
             calls.append(load_call(batch.readers))
-        self._lines[number].ask(calls, partial(self._answered, number, batch))
+        self._clusters[cluster].ask(calls, partial(self._answered, cluster, batch))
 
-    def _answered(self, number: int, batch: _Batch, answer: Answer) -> None:
-        self._asking[number] = False
+    def _answered(self, cluster: int, batch: _Batch, answer: Answer) -> None:
+        self._asking[cluster] = False
         if isinstance(answer, Rows):
             kept = read_saved(batch.saved, answer.rows[0]) if batch.saved else set()
             found = read_loaded(batch.readers, answer.rows[-1]) if batch.readers else {}
@@ -79,7 +79,7 @@ class Checkpoints:
             trouble = answer.detail if isinstance(answer, Refused) else "its job is at home elsewhere"
             _tell(batch.savers, {}, Reply(trouble=trouble))
             _tell(batch.readers, {}, Reply(trouble=trouble))
-        self._send(number)
+        self._send(cluster)
 
 
 def _tell(who: Mapping[Running, Sequence[Answered]], replies: Mapping[Running, Reply], otherwise: Reply) -> None:

@@ -29,13 +29,13 @@ class Stage(Enum):
 class Held(msgspec.Struct, kw_only=True, eq=False):
     """One job that this worker holds a message or a claim of; `tags` are the deliveries that end with it.
 
-    `lane` is the Postgres cluster that keeps its row.
+    `cluster` is the number of the Postgres cluster that keeps its row.
     """
 
     envelope: Envelope
     traits: Traits
     tags: list[Tag]
-    lane: int = 0
+    cluster: int = 0
     stage: Stage = Stage.WAITING
     expected_seconds: float = 0.0
     attempt: int = 0
@@ -78,11 +78,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One exchange with the store of a lane: endings to record and jobs to claim, in one commit."""
+    """One exchange with one Postgres cluster: endings to record and jobs to claim, in one commit."""
 
     endings: tuple[Ending, ...]
     claim: ClaimRequest | None
-    lane: int = 0
+    cluster: int = 0
 
     @property
     def size(self) -> int:
@@ -90,7 +90,7 @@ class Turn:
         return len(self.endings) + (len(self.claim.wanted) if self.claim else 0)
 
 
-class Lane:
+class ClusterPart:
     """What is to be told and asked one Postgres cluster; nothing is asked one that is `away`.
 
     `held` counts the jobs that are held of it. `strangers` wait to be tried again: the cluster says they are at home

@@ -18,12 +18,12 @@ from taskplatform.store.working import Claimed, Ended, Lease, PutOff
 from taskplatform.telemetry import Metrics, logger
 from taskplatform.tracing import trace_id_of
 from workers.checkpoints import Checkpoints
+from workers.cluster import Cluster
 from workers.endings import handed_back
 from workers.events import Events
 from workers.figures import Figures, TurnFigures
 from workers.floor import Pool
 from workers.held import Held, Settlement, Tag, Turn
-from workers.line import Line
 from workers.link import Answer, NotAtHome, Refused, Row, Rows
 from workers.loop import Loop
 from workers.pipeline import Pipeline
@@ -64,7 +64,7 @@ class Parts:
     registry: Registry
     pipeline: Pipeline
     pool: Pool
-    lines: Sequence[Line]
+    clusters: Sequence[Cluster]
     checkpoints: Checkpoints
     metrics: Metrics
     events: Events
@@ -75,7 +75,7 @@ class Parent:
     """Runs turns: what has ended is recorded and what may run is claimed in one commit, and the acks follow it.
 
     While Postgres is away it holds outcomes and acks, and claims nothing: one turn at most is on its way to a cluster.
-    Each of several clusters has a line and turns of its own, and one in trouble holds up no other's.
+    Each of several clusters has a link and turns of its own, and one in trouble holds up no other's.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -85,7 +85,7 @@ class Parent:
         self.pipeline = parts.pipeline
         self.pool = parts.pool
         self.checkpoints = parts.checkpoints
-        self._lines = parts.lines
+        self._clusters = parts.clusters
         self._figures = Figures(parts.metrics)
         self._figures.show(parts.pipeline, parts.pool.num_processes)
         self.events = parts.events
@@ -107,12 +107,12 @@ class Parent:
         """Go on with this hub, and with the channel that `receipts` writes to; None while the broker is away."""
         self._receipts = receipts
         self._loop.attach(hub)
-        for line in self._lines:
-            line.link.poll()
+        for cluster in self._clusters:
+            cluster.link.poll()
         if not self._started:
             self._started = True
-            for line in self._lines:
-                line.start(self._registry.specs, self)
+            for cluster in self._clusters:
+                cluster.start(self._registry.specs, self)
             self._lease.set(self._settings.lease_renew_seconds)
             self._watch.set(_WATCH_SECONDS)
         self.free()
@@ -190,7 +190,7 @@ class Parent:
 
     def wake(self) -> None:
         """See to it that a turn is taken soon."""
-        if self._due or self._linger.is_set or not any(line.free for line in self._lines):
+        if self._due or self._linger.is_set or not any(cluster.free for cluster in self._clusters):
             return
         if self._full:
             self._linger.set(LINGER_SECONDS)
@@ -208,37 +208,37 @@ class Parent:
     @property
     def drained(self) -> bool:
         """Whether nothing is claimed and everything is recorded."""
-        return self.pipeline.idle and all(line.turn is None for line in self._lines)
+        return self.pipeline.idle and all(cluster.turn is None for cluster in self._clusters)
 
     def end(self, ended: Callable[[], None]) -> None:
         """Give up the lease; `ended` is called when that is recorded."""
         self._lease.clear()
         self._watch.clear()
-        left = [line.number for line in self._lines]
+        left = [cluster.number for cluster in self._clusters]
 
         def answered(_: Answer) -> None:
             left.pop()
             if not left:
                 ended()
 
-        for line in self._lines:
-            line.ask([call("end_lease", self._name)], answered)
+        for cluster in self._clusters:
+            cluster.ask([call("end_lease", self._name)], answered)
 
     def close(self) -> None:
         """Hang up."""
         self._linger.clear()
-        for line in self._lines:
-            line.link.close()
+        for cluster in self._clusters:
+            cluster.link.close()
 
     @property
     def begun(self) -> bool:
         """Whether this worker's tasks were ever announced."""
-        return any(line.announced for line in self._lines)
+        return any(cluster.announced for cluster in self._clusters)
 
     @property
     def ready(self) -> bool:
         """Whether this worker takes work now, and its tasks are announced."""
-        within_reach = self._receipts is not None and any(line.link.connected for line in self._lines)
+        within_reach = self._receipts is not None and any(cluster.link.connected for cluster in self._clusters)
         return within_reach and self.begun and self.pool.responsive and not self.pipeline.draining
 
     @property
@@ -273,33 +273,33 @@ class Parent:
 
     def _take_turn(self) -> None:
         self._due = self._full = False
-        for line in self._lines:
-            if line.free and (turn := self.pipeline.next_turn(line.number)) is not None:
+        for cluster in self._clusters:
+            if cluster.free and (turn := self.pipeline.next_turn(cluster.number)) is not None:
                 self._full = self._full or turn.size >= _WELL_FILLED
-                self._send(line, turn)
+                self._send(cluster, turn)
 
-    def _send(self, line: Line, turn: Turn) -> None:
-        line.turn = turn
-        line.asked_at = time.time()
+    def _send(self, cluster: Cluster, turn: Turn) -> None:
+        cluster.turn = turn
+        cluster.asked_at = time.time()
         calls = turn_calls(turn.endings, turn.claim)
         # A cluster that lost a shard has no row of its jobs, and knew the new map before that: it has to tell at once.
-        news = line.news() if turn.claim else []
-        line.ask([*calls, *news], lambda answer: self._answered(line, turn, calls, answer))
+        news = cluster.news() if turn.claim else []
+        cluster.ask([*calls, *news], lambda answer: self._answered(cluster, turn, calls, answer))
 
-    def _answered(self, line: Line, turn: Turn, calls: Sequence[Any], answer: Answer) -> None:
-        line.turn = None
+    def _answered(self, cluster: Cluster, turn: Turn, calls: Sequence[Any], answer: Answer) -> None:
+        cluster.turn = None
         match answer:
             case Rows(rows=rows):
                 if len(rows) > len(calls):
-                    line.learn(rows[-1])
+                    cluster.learn(rows[-1])
                 recorded, claimed = read_turn(calls, rows[: len(calls)])
-                self._count(turn, line.asked_at, recorded, claimed)
+                self._count(turn, cluster.asked_at, recorded, claimed)
                 self._settle(self.pipeline.answered(turn, claimed))
             case Refused(detail=detail):
                 _log.warning("Postgres refused a value of a turn", jobs=turn.size, error=detail)
                 self._settle(self.pipeline.refused(turn, detail))
             case NotAtHome():
-                line.renew()
+                cluster.renew()
                 self.pipeline.not_at_home(turn)
         self.resume()
 
@@ -329,9 +329,9 @@ class Parent:
             waiting=self.pipeline.waiting,
         )
 
-    def attempts(self, number: int) -> list[tuple[UUID, int]]:
+    def attempts(self, cluster: int) -> list[tuple[UUID, int]]:
         """See Keeper."""
-        return self.pipeline.attempts(number)
+        return self.pipeline.attempts(cluster)
 
     def resume(self) -> None:
         """See Keeper."""
@@ -344,16 +344,16 @@ class Parent:
 
     def _renew(self) -> None:
         self._lease.set(self._settings.lease_renew_seconds)
-        for line in self._lines:
-            line.renew()
+        for cluster in self._clusters:
+            cluster.renew()
 
     def _claims_may_be_lost(self) -> bool:
         # Ask before anything starts; but what an absent cluster keeps must not hold up the jobs of others.
         held_up = False
-        for line in self._lines:
-            if line.may_have_lapsed():
-                if line.away:
-                    self.pipeline.withdraw(line.number)
+        for cluster in self._clusters:
+            if cluster.may_have_lapsed():
+                if cluster.away:
+                    self.pipeline.withdraw(cluster.number)
                 else:
                     held_up = True
         return held_up
@@ -361,18 +361,18 @@ class Parent:
     def _look_for_lost(self) -> None:
         self._watch.set(_WATCH_SECONDS)
         self._beat_at = time.monotonic()
-        for line in self._lines:
-            if line.look():
-                _log.warning("a Postgres cluster is away or back", cluster=line.number, away=line.away)
-                self.pipeline.away(line.number, away=line.away)
+        for cluster in self._clusters:
+            if cluster.look():
+                _log.warning("a Postgres cluster is away or back", cluster=cluster.number, away=cluster.away)
+                self.pipeline.away(cluster.number, away=cluster.away)
                 self.resume()
         if self.pipeline.strangers:
             self.pipeline.moved()
             self.resume()
 
-    def lost(self, number: int, rows: Sequence[Row]) -> None:
+    def lost(self, cluster: int, rows: Sequence[Row]) -> None:
         """See Keeper."""
-        held_now = dict(self.pipeline.attempts(number))
+        held_now = dict(self.pipeline.attempts(cluster))
         gone = [UUID(row[0]) for row in rows if row[0] and held_now.get(UUID(row[0])) == int(row[1] or 0)]
         running, settlement = self.pipeline.lost(gone)
         self.events.lost(gone)

@@ -13,7 +13,7 @@ from taskplatform.shards import Homes
 from taskplatform.store.working import Claimed, ClaimRequest, GivenBack
 from workers.chunks import next_chunk, runs_alone
 from workers.endings import Run, Traits, conclude, unstorable
-from workers.held import Held, Lane, Limits, Settlement, Stage, Tag, Turn
+from workers.held import ClusterPart, Held, Limits, Settlement, Stage, Tag, Turn
 from workers.pace import Pace
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ class Pipeline:
 
     A job is claimed at most `window_seconds` of work ahead and in the order of priority. A suspect, which may have
     killed a whole worker, is claimed and run with nothing else beside it. With `homes`, the jobs of each Postgres
-    cluster have a lane of their own.
+    cluster have a part of their own.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Pipeline:
         self._held: dict[UUID, Held] = {}
         self._later: dict[UUID, list[tuple[Envelope, Tag]]] = {}
         self._homes = homes
-        self._lanes = [Lane() for _ in range(1 if homes is None else homes.clusters)]
+        self._parts = [ClusterPart() for _ in range(1 if homes is None else homes.clusters)]
         self._ready: deque[Held] = deque()
         self._taken: dict[UUID, Held] = {}
         self._expected = 0.0
@@ -55,7 +55,7 @@ class Pipeline:
     @property
     def waiting(self) -> int:
         """How many messages wait to be claimed."""
-        return sum(lane.waiting_jobs for lane in self._lanes)
+        return sum(part.waiting_jobs for part in self._parts)
 
     @property
     def taken(self) -> int:
@@ -75,9 +75,10 @@ class Pipeline:
         """
         known = self._held.get(envelope.id)
         if known is None:
-            held = Held(envelope=envelope, traits=self._traits[envelope.task], tags=[tag], lane=self._home(envelope.id))
+            home = self._home(envelope.id)
+            held = Held(envelope=envelope, traits=self._traits[envelope.task], tags=[tag], cluster=home)
             self._held[envelope.id] = held
-            self._lanes[held.lane].held += 1
+            self._parts[home].held += 1
             self._wait(held)
         elif known.stage is Stage.WAITING:
             known.tags.append(tag)
@@ -86,22 +87,22 @@ class Pipeline:
 
     def channel_lost(self) -> None:
         """The broker will hand out every unsettled message again: forget what only waits, and all tags."""
-        for lane in self._lanes:
-            for held in lane.take_waiting():
-                lane.held -= 1
+        for part in self._parts:
+            for held in part.take_waiting():
+                part.held -= 1
                 del self._held[held.envelope.id]
         self._later.clear()
         for held in self._held.values():
             held.tags.clear()
 
-    def next_turn(self, number: int = 0) -> Turn | None:
-        """Give what to tell and ask the store of a lane next; None when there is nothing."""
-        lane = self._lanes[number]
-        if lane.refused:
-            return lane.refused.popleft()
-        claim = self._claim(chosen) if (chosen := self._choose(lane)) else None
-        endings, lane.endings = tuple(lane.endings), []
-        return Turn(endings=endings, claim=claim, lane=number) if claim or endings else None
+    def next_turn(self, cluster: int = 0) -> Turn | None:
+        """Give what to tell and ask a cluster next; None when there is nothing."""
+        part = self._parts[cluster]
+        if part.refused:
+            return part.refused.popleft()
+        claim = self._claim(chosen) if (chosen := self._choose(part)) else None
+        endings, part.endings = tuple(part.endings), []
+        return Turn(endings=endings, claim=claim, cluster=cluster) if claim or endings else None
 
     def answered(self, turn: Turn, claimed: Sequence[Claimed]) -> Settlement:
         """Take in the store's answer to a turn that was committed."""
@@ -118,7 +119,7 @@ class Pipeline:
                     continue
                 self._let_go(held)
                 self._go_home(held)
-                if held.lane == turn.lane:
+                if held.cluster == turn.cluster:
                     self._over(held, settlement)
                 else:
                     # It was looked for where it was at home before.
@@ -130,19 +131,19 @@ class Pipeline:
 
         A bad ending becomes one that can be stored; a message that cannot be claimed is rejected.
         """
-        endings, claim, lane = turn.endings, turn.claim, turn.lane
+        endings, claim, cluster = turn.endings, turn.claim, turn.cluster
         if endings and claim is not None:
-            parts = [Turn(endings=endings, claim=None, lane=lane), Turn(endings=(), claim=claim, lane=lane)]
+            parts = [Turn(endings=endings, claim=None, cluster=cluster), Turn(endings=(), claim=claim, cluster=cluster)]
         elif len(endings) > 1:
-            parts = [Turn(endings=tuple(part), claim=None, lane=lane) for part in _halves(endings)]
+            parts = [Turn(endings=tuple(part), claim=None, cluster=cluster) for part in _halves(endings)]
         elif claim is not None and len(claim.wanted) > 1:
             wanted = [self._held[job_id] for job_id, _ in claim.wanted]
-            parts = [Turn(endings=(), claim=self._claim(part), lane=lane) for part in _halves(wanted)]
+            parts = [Turn(endings=(), claim=self._claim(part), cluster=cluster) for part in _halves(wanted)]
         elif claim is not None:
             return self._reject(self._held[claim.wanted[0][0]])
         else:
-            parts = [Turn(endings=(unstorable(ending, detail),), claim=None, lane=lane) for ending in endings]
-        self._lanes[lane].refused.extendleft(reversed(parts))
+            parts = [Turn(endings=(unstorable(ending, detail),), claim=None, cluster=cluster) for ending in endings]
+        self._parts[cluster].refused.extendleft(reversed(parts))
         return Settlement()
 
     def not_at_home(self, turn: Turn) -> None:
@@ -151,35 +152,34 @@ class Pipeline:
         Nothing of the turn happened. Its endings are told again, alone, as they cannot be refused so; its claims asked
         where the jobs are at home now, those refused by their very home after `moved`.
         """
-        lane = self._lanes[turn.lane]
         if turn.endings:
-            lane.refused.append(Turn(endings=turn.endings, claim=None, lane=turn.lane))
+            self._parts[turn.cluster].refused.append(Turn(endings=turn.endings, claim=None, cluster=turn.cluster))
         for job_id, _ in turn.claim.wanted if turn.claim else ():
             held = self._held[job_id]
             self._let_go(held)
             self._go_home(held)
-            self._wait(held, stranger=held.envelope.series is None and held.lane == turn.lane)
+            self._wait(held, stranger=held.envelope.series is None and held.cluster == turn.cluster)
 
     def moved(self) -> None:
         """Go by the newest shard map from now on: what waits, waits for the cluster where it is at home."""
-        for held in [held for lane in self._lanes for held in lane.take_waiting()]:
+        for held in [held for part in self._parts for held in part.take_waiting()]:
             self._go_home(held)
             self._wait(held)
 
     @property
     def strangers(self) -> bool:
         """Whether jobs wait because the cluster where the map says they are at home refused them."""
-        return any(lane.strangers for lane in self._lanes)
+        return any(part.strangers for part in self._parts)
 
-    def away(self, number: int, *, away: bool) -> None:
+    def away(self, cluster: int, *, away: bool) -> None:
         """Take in whether a cluster answers: what an absent one was asked to claim takes no room from others' jobs."""
-        self._lanes[number].away = away
-        for held in [held for held in self._taken.values() if held.lane == number and held.stage is Stage.CLAIMING]:
+        self._parts[cluster].away = away
+        for held in [held for held in self._taken.values() if held.cluster == cluster and held.stage is Stage.CLAIMING]:
             self._let_go(held)
 
-    def withdraw(self, number: int) -> None:
-        """Give back what is claimed in a lane and has not started: its claims may be lost by now."""
-        for held in [held for held in self._ready if held.lane == number]:
+    def withdraw(self, cluster: int) -> None:
+        """Give back what is claimed in a cluster and has not started: its claims may be lost by now."""
+        for held in [held for held in self._ready if held.cluster == cluster]:
             self._ready.remove(held)
             self._give_back(held)
 
@@ -224,19 +224,19 @@ class Pipeline:
         )
         held.stage = Stage.ENDING
         ending = conclude(run, held.traits, crash_limit=self._limits.crash_limit, random=self._random)
-        self._lanes[held.lane].endings.append(ending)
+        self._parts[held.cluster].endings.append(ending)
         return settlement
 
     def interrupted(self, held: Held) -> None:
         """Give a started job back that was stopped through no fault of its own."""
         self._give_back(held)
 
-    def attempts(self, number: int = 0) -> list[tuple[UUID, int]]:
-        """Give every attempt of a lane that is claimed and has no outcome yet."""
+    def attempts(self, cluster: int = 0) -> list[tuple[UUID, int]]:
+        """Give every attempt in a cluster that is claimed and has no outcome yet."""
         return [
             (held.envelope.id, held.attempt)
             for held in self._taken.values()
-            if held.stage in (Stage.READY, Stage.RUNNING) and held.lane == number and not held.lost
+            if held.stage in (Stage.READY, Stage.RUNNING) and held.cluster == cluster and not held.lost
         ]
 
     def lost(self, ids: Collection[UUID]) -> tuple[list[Held], Settlement]:
@@ -275,7 +275,7 @@ class Pipeline:
         """
         window = self.window_jobs()
         slots = self._limits.processes
-        aside = sum(lane.held for lane in self._lanes if lane.away)
+        aside = sum(part.held for part in self._parts if part.away)
         return aside + window + (window if window > slots else min(slots, _MOST_SLOW_AHEAD))
 
     def drain(self) -> None:
@@ -286,25 +286,25 @@ class Pipeline:
 
     def _wait(self, held: Held, *, stranger: bool = False) -> None:
         held.stage = Stage.WAITING
-        lane = self._lanes[held.lane]
-        (lane.strangers if stranger else lane.waiting[held.envelope.priority]).append(held)
+        part = self._parts[held.cluster]
+        (part.strangers if stranger else part.waiting[held.envelope.priority]).append(held)
 
     def _home(self, job_id: UUID) -> int:
         return 0 if self._homes is None else self._homes.of(job_id)
 
     def _go_home(self, held: Held) -> None:
-        self._lanes[held.lane].held -= 1
-        held.lane = self._home(held.envelope.id)
-        self._lanes[held.lane].held += 1
+        self._parts[held.cluster].held -= 1
+        held.cluster = self._home(held.envelope.id)
+        self._parts[held.cluster].held += 1
 
-    def _choose(self, lane: Lane) -> list[Held]:
+    def _choose(self, part: ClusterPart) -> list[Held]:
         chosen: list[Held] = []
-        if self.draining or self._exclusive or self._gives_way(lane):
+        if self.draining or self._exclusive or self._gives_way(part):
             return chosen
         limits = self._limits
         count, seconds = len(self._taken), self._expected
         most_seconds = limits.window_seconds * limits.processes
-        for queue in lane.waiting.values():
+        for queue in part.waiting.values():
             while queue:
                 held = queue[0]
                 if held.envelope.suspect:
@@ -324,11 +324,11 @@ class Pipeline:
                 seconds += expected
         return chosen
 
-    def _gives_way(self, lane: Lane) -> bool:
-        # What one lane claims would keep the suspect of another waiting for ever.
-        if lane.suspect_is_next and not self._taken:
+    def _gives_way(self, part: ClusterPart) -> bool:
+        # What is claimed in one cluster would keep the suspect of another waiting for ever.
+        if part.suspect_is_next and not self._taken:
             return False
-        return any(other.suspect_is_next and not other.away for other in self._lanes if other is not lane)
+        return any(other.suspect_is_next and not other.away for other in self._parts if other is not part)
 
     def _claim(self, chosen: Sequence[Held]) -> ClaimRequest:
         self._tokens += 1
@@ -375,7 +375,7 @@ class Pipeline:
     def _give_back(self, held: Held) -> None:
         self._let_go(held)
         held.stage = Stage.ENDING
-        self._lanes[held.lane].endings.append(GivenBack(id=held.envelope.id, attempt=held.attempt))
+        self._parts[held.cluster].endings.append(GivenBack(id=held.envelope.id, attempt=held.attempt))
 
     def _let_go(self, held: Held) -> None:
         if self._taken.pop(held.envelope.id, None) is None:
@@ -389,7 +389,7 @@ class Pipeline:
     def _over(self, held: Held, settlement: Settlement) -> None:
         job_id = held.envelope.id
         del self._held[job_id]
-        self._lanes[held.lane].held -= 1
+        self._parts[held.cluster].held -= 1
         settlement.ack += held.tags
         for envelope, tag in self._later.pop(job_id, ()):
             self.receive(envelope, tag)

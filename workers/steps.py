@@ -21,9 +21,9 @@ from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.telemetry import logger, new_metrics
 from taskplatform.wiring import new_tracer
 from workers.checkpoints import Checkpoints
+from workers.cluster import Cluster
 from workers.events import Events
 from workers.held import Limits
-from workers.line import Line
 from workers.link import Link
 from workers.loop import Loop
 from workers.pace import CHUNK_JOBS
@@ -45,7 +45,7 @@ class ParentStep(bootsteps.Step):
         """Put the parts together; nothing is connected yet."""
         app = w.app
         settings = app.settings
-        lines, homes = _lines(settings, w.pool.loop)
+        clusters, homes = _clusters(settings, w.pool.loop)
         w.metrics = new_metrics(Part.WORKER, pool=settings.worker_pool)
         tracer = w.metrics.tracer = new_tracer(settings, Part.WORKER, w.metrics)
         w.parent = Parent(
@@ -55,8 +55,8 @@ class ParentStep(bootsteps.Step):
                 registry=app.registry,
                 pipeline=Pipeline(w.hostname, _limits(app), app.registry.traits, Random(), homes),
                 pool=w.pool,
-                lines=lines,
-                checkpoints=Checkpoints(lines, homes),
+                clusters=clusters,
+                checkpoints=Checkpoints(clusters, homes),
                 metrics=w.metrics,
                 events=Events(settings.monitor_jobs_per_second, show_arguments=settings.monitor_arguments),
                 spans=None if tracer is None else Spans(tracer, w.metrics),
@@ -64,7 +64,7 @@ class ParentStep(bootsteps.Step):
         )
 
 
-def _lines(settings: Settings, loop: Loop) -> tuple[list[Line], Homes | None]:
+def _clusters(settings: Settings, loop: Loop) -> tuple[list[Cluster], Homes | None]:
     dsns = settings.cluster_dsns()
     homes = Homes(len(dsns)) if len(dsns) > 1 else None
     while homes is not None and not homes.version:
@@ -77,7 +77,7 @@ def _lines(settings: Settings, loop: Loop) -> tuple[list[Line], Homes | None]:
         partial(RawConnection, named(dsn, Part.WORKER), number) for number, dsn in zip(numbers, dsns, strict=True)
     ]
     seconds = settings.lease_seconds
-    return [Line(number, Link(loop, connect), seconds, homes) for number, connect in enumerate(connects)], homes
+    return [Cluster(number, Link(loop, connect), seconds, homes) for number, connect in enumerate(connects)], homes
 
 
 def _limits(app: Any) -> Limits:

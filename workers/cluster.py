@@ -20,15 +20,15 @@ _log = logger(__name__)
 
 
 class Keeper(Protocol):
-    """The parent, as its lines see it."""
+    """The parent, as its clusters see it."""
 
     def own_lease(self) -> Lease:
         """Give the lease as it is to be written."""
 
-    def attempts(self, number: int) -> list[tuple[UUID, int]]:
+    def attempts(self, cluster: int) -> list[tuple[UUID, int]]:
         """Give the attempts that a cluster says are this worker's."""
 
-    def lost(self, number: int, rows: Sequence[Row]) -> None:
+    def lost(self, cluster: int, rows: Sequence[Row]) -> None:
         """Take in which attempts are not any more."""
 
     def resume(self) -> None:
@@ -38,7 +38,7 @@ class Keeper(Protocol):
         """Go by the newest shard map."""
 
 
-class Line:
+class Cluster:
     """One turn at most is under way on it. With `homes`, of several clusters, it is `away` when nothing is answered."""
 
     def __init__(self, number: int, link: Link, lease_seconds: float, homes: Homes | None = None) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from api.lanes import Lanes
+from api.clusters import EachCluster
 from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable
 from taskplatform.ids import Locator, new_job_id
 from taskplatform.intake import Stored
@@ -19,7 +19,7 @@ from tests.fixtures.store import a_job
 
 
 class Failing:
-    """A lane into a cluster that stores nothing, as far as it knows."""
+    """A way into a cluster that stores nothing, as far as it knows."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
@@ -33,7 +33,7 @@ class Failing:
 
 
 class Storing:
-    """A lane into a cluster that stores what it gets, but for the jobs that it says are at home elsewhere."""
+    """A way into a cluster that stores what it gets, but for the jobs that it says are at home elsewhere."""
 
     def __init__(self, strangers: Sequence[UUID] = ()) -> None:
         self._strangers = strangers
@@ -78,10 +78,12 @@ def jobs_of(*shards: int) -> list[NewJob]:
 
 
 def test_what_one_cluster_may_have_stored_is_not_called_refused() -> None:
-    lanes = Lanes(cast(Any, TwoClusters()), [Failing(ShardUnavailable("away")), Failing(OutcomeUnknown("cut off"))])
+    intake = EachCluster(
+        cast(Any, TwoClusters()), [Failing(ShardUnavailable("away")), Failing(OutcomeUnknown("cut off"))]
+    )
 
     with pytest.raises(OutcomeUnknown):
-        asyncio.run(lanes.submit(jobs_of(1, 200)))
+        asyncio.run(intake.submit(jobs_of(1, 200)))
 
 
 @pytest.mark.parametrize("shards", [(200, 201), (1, 200, 201)])
@@ -89,9 +91,9 @@ def test_only_a_job_that_was_refused_is_placed_again(shards: tuple[int, ...]) ->
     jobs = jobs_of(*shards)
     moved = jobs[-1]
     first, second = Storing(), Storing(strangers=[moved.id])
-    lanes = Lanes(cast(Any, TwoClusters(moved=True)), [first, second])
+    intake = EachCluster(cast(Any, TwoClusters(moved=True)), [first, second])
 
-    stored = asyncio.run(lanes.submit(jobs))
+    stored = asyncio.run(intake.submit(jobs))
 
     assert [(one.verdict.id, type(one.verdict)) for one in stored] == [(job.id, Accepted) for job in jobs]
     assert first.asked[-1] == [moved.id]
@@ -100,8 +102,8 @@ def test_only_a_job_that_was_refused_is_placed_again(shards: tuple[int, ...]) ->
 
 def test_a_job_that_finds_no_home_is_refused_and_its_neighbours_are_not() -> None:
     jobs = jobs_of(200, 201)
-    lanes = Lanes(cast(Any, TwoClusters(moved=True)), [Failing(ShardUnavailable("away")), Storing([jobs[0].id])])
+    intake = EachCluster(cast(Any, TwoClusters(moved=True)), [Failing(ShardUnavailable("away")), Storing([jobs[0].id])])
 
-    stored = asyncio.run(lanes.submit(jobs))
+    stored = asyncio.run(intake.submit(jobs))
 
     assert [type(one.verdict) for one in stored] == [RefusedJob, Accepted]

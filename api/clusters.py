@@ -15,7 +15,7 @@ from taskplatform.store.clusters import Clusters, has_moved
 from taskplatform.store.contract import RefusedJob, Release
 
 
-class Lane(Protocol):
+class OneCluster(Protocol):
     """The way into one cluster."""
 
     async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
@@ -25,27 +25,27 @@ class Lane(Protocol):
         """Take nothing more."""
 
 
-class Publishing(Lane, Protocol):
-    """A lane that also publishes what is stored already."""
+class Publishing(OneCluster, Protocol):
+    """A way in that also publishes what is stored already."""
 
     async def publish(self, releases: Sequence[Release]) -> None:
         """Publish jobs that are queued."""
 
 
-class Closing(Lane, Protocol):
-    """A lane that knows when its cluster is away."""
+class Closing(OneCluster, Protocol):
+    """A way in that knows when its cluster is away."""
 
     @property
     def open(self) -> bool:
         """Whether jobs go around the cluster, because it counts as away."""
 
 
-class Lanes:
-    """Sends each job into the lane of its cluster."""
+class EachCluster:
+    """Sends each job into its cluster."""
 
-    def __init__(self, clusters: Clusters, lanes: Sequence[Lane]) -> None:
+    def __init__(self, clusters: Clusters, members: Sequence[OneCluster]) -> None:
         self._clusters = clusters
-        self._lanes = lanes
+        self._members = members
 
     async def submit(self, jobs: Sequence[NewJob], *, whole: bool = False) -> list[Stored]:
         """Store jobs, those of each cluster in a commit of its own; a `whole` is at home in one cluster.
@@ -65,8 +65,8 @@ class Lanes:
             return await self._submit_whole(jobs)
 
     async def stop(self) -> None:
-        """Stop every lane."""
-        await asyncio.gather(*(lane.stop() for lane in self._lanes))
+        """Stop every one of them."""
+        await asyncio.gather(*(member.stop() for member in self._members))
 
     async def _place_again(self, jobs: Sequence[NewJob], stored: list[Stored], version: int) -> list[Stored]:
         moved = [place for place, one in enumerate(stored) if has_moved(one.verdict)]
@@ -85,16 +85,16 @@ class Lanes:
         numbers = list((await self._clusters.known()).split(job.id for job in jobs))
         if len(numbers) > 1:
             raise InvalidInput("the jobs of an atomic batch have to be at home in one cluster")
-        return await self._lanes[numbers[0]].submit(jobs, whole=True)
+        return await self._members[numbers[0]].submit(jobs, whole=True)
 
     async def _submit(self, jobs: Sequence[NewJob]) -> list[Stored]:
         parts = (await self._clusters.known()).split(job.id for job in jobs)
         if len(parts) == 1:
             (number,) = parts
-            return await self._lanes[number].submit(jobs)
+            return await self._members[number].submit(jobs)
         by_id = {job.id: job for job in jobs}
         answers = await asyncio.gather(
-            *(self._lanes[number].submit([by_id[each] for each in ids]) for number, ids in parts.items()),
+            *(self._members[number].submit([by_id[each] for each in ids]) for number, ids in parts.items()),
             return_exceptions=True,
         )
         _raise_of(answers)
@@ -107,12 +107,12 @@ class Lanes:
         return [stored[job.id] for job in jobs]
 
 
-class Intakes(Lanes):
+class Intakes(EachCluster):
     """The intakes of all clusters as one."""
 
-    def __init__(self, clusters: Clusters, lanes: Sequence[Publishing]) -> None:
-        super().__init__(clusters, lanes)
-        self._publishing = lanes
+    def __init__(self, clusters: Clusters, members: Sequence[Publishing]) -> None:
+        super().__init__(clusters, members)
+        self._publishing = members
 
     async def publish(self, releases: Sequence[Release]) -> None:
         """Publish jobs that are queued already, and settle the outbox rows of each cluster there."""
@@ -123,22 +123,22 @@ class Intakes(Lanes):
         )
 
 
-class Detours(Lanes):
+class Detours(EachCluster):
     """The ways around clusters that are away as one; it is open when all of them are."""
 
-    def __init__(self, clusters: Clusters, lanes: Sequence[Closing], random: Random) -> None:
-        super().__init__(clusters, lanes)
-        self._closing = lanes
+    def __init__(self, clusters: Clusters, members: Sequence[Closing], random: Random) -> None:
+        super().__init__(clusters, members)
+        self._closing = members
         self._random = random
 
     @property
     def open(self) -> bool:
         """Whether every cluster counts as away."""
-        return all(lane.open for lane in self._closing)
+        return all(member.open for member in self._closing)
 
     def any_shard(self) -> int:
         """Choose a shard for a job that may live anywhere, in a cluster that is there if one is."""
-        away = [number for number, lane in enumerate(self._closing) if lane.open]
+        away = [number for number, member in enumerate(self._closing) if member.open]
         return self._clusters.homes.any_shard(self._random, away)
 
 
