@@ -41,6 +41,7 @@ class Watched:
 
     stack: Stack
     exporter: Part
+    autoscaler: Part
     prometheus: Prometheus
     receiver: Receiver
     client: Client = field(repr=False)
@@ -89,4 +90,11 @@ def watched(servers: Servers, collector: Collector) -> Iterator[Watched]:
         alertmanager = cleanup.enter_context(Alertmanager(folder / "alertmanager", receiver.url))
         prometheus = cleanup.enter_context(Prometheus(folder / "prometheus", targets, alertmanager.address))
         client = cleanup.enter_context(Client(stack.settings.api_url, key=stack.key))
-        yield Watched(stack=stack, exporter=exporter, prometheus=prometheus, receiver=receiver, client=client)
+        yield Watched(
+            stack=stack,
+            exporter=exporter,
+            autoscaler=autoscaler,
+            prometheus=prometheus,
+            receiver=receiver,
+            client=client,
+        )

@@ -12,7 +12,8 @@ import pytest
 from kombu import Connection, Queue
 
 from taskplatform.autoscale.contract import LEASE
-from taskplatform.job import Priority
+from taskplatform.client import named
+from taskplatform.job import Priority, State
 from taskplatform.topology import work_queue, work_queues
 from tests.fixtures.waiting import eventually
 from tests.native.part import Part
@@ -167,6 +168,26 @@ def test_workers_that_should_be_there_and_are_not_are_missed(watched: Watched) -
 
 
 @pytest.mark.live
+def test_a_worker_that_vanishes_with_its_job_is_seen_the_first_time(watched: Watched) -> None:
+    job = watched.client.submit(named("watched.slow"))
+    eventually(lambda: job.status().state is State.RUNNING, within_seconds=60)
+
+    watched.stack.worker.kill_and_restart()
+
+    _fire(watched, "WorkersVanish")
+    assert job.wait(60).state is State.SUCCEEDED
+    _clear(watched, "WorkersVanish", "TargetDown")
+
+
+@pytest.mark.live
+def test_an_api_that_is_gone_is_missed(watched: Watched) -> None:
+    with _stopped(watched.stack.api):
+        _fire(watched, "ApiDown")
+
+    _clear(watched, "ApiDown", "TargetDown", "CanaryLost")
+
+
+@pytest.mark.live
 def test_a_lease_that_nobody_uses_leaves_no_autoscaler_active(watched: Watched) -> None:
     watched.rows("UPDATE leases SET holder = 'nobody', until = now() + interval '1 hour' WHERE name = %s", LEASE)
     try:
@@ -198,9 +219,9 @@ def test_an_alert_reaches_its_receiver_and_its_end_too_and_what_follows_from_it_
 @pytest.mark.parametrize("page", ["/livez", "/readyz", "/startupz"])
 def test_every_process_says_that_it_is_well(watched: Watched, page: str) -> None:
     stack = watched.stack
-    parts = (stack.api, stack.worker, stack.dispatcher, watched.exporter)
+    parts = (stack.api, stack.worker, stack.dispatcher, watched.exporter, watched.autoscaler)
 
-    eventually(lambda: [_status(part, page) for part in parts] == [200] * 4 or None, within_seconds=60)
+    eventually(lambda: [_status(part, page) for part in parts] == [200] * len(parts), within_seconds=60)
 
 
 def _status(part: Part, page: str) -> int:
