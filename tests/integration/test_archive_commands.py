@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from socketserver import StreamRequestHandler, ThreadingTCPServer
+from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from taskplatform.archive.format import Wanted
+from taskplatform.cli import doctor
 from taskplatform.cli.app import run
+from taskplatform.cli.finding import Health
 from taskplatform.cli.output import FAILED, OK, UNAVAILABLE, USAGE
 from taskplatform.ids import Locator, new_job_id
+from taskplatform.servers import free_ports
+from taskplatform.settings import load
 from tests.fixtures.archive import FolderArchive
 
 DAY = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -63,6 +70,24 @@ def command(archive: FolderArchive, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         return status, out, err
 
     return call
+
+
+class _Forbid(StreamRequestHandler):
+    def handle(self) -> None:
+        while self.rfile.readline().strip():
+            pass
+        self.wfile.write(b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+
+
+@pytest.fixture
+def forbidding() -> Iterator[str]:
+    """The address of an object store that lets nobody in."""
+    with ThreadingTCPServer(("127.0.0.1", 0), _Forbid) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
 
 
 def found(command: Command, *words: str) -> list[str]:
@@ -182,30 +207,52 @@ def test_a_job_that_is_not_there_is_an_error(command: Command, archive: FolderAr
 
 
 @pytest.mark.parametrize(
-    ("url", "status", "message"),
-    [
-        ("", USAGE, "set TASKPLATFORM_ARCHIVE_URL"),
-        ("nonsense", USAGE, "archive_url: "),
-        ("ftp://host/folder", USAGE, "archive_url: "),
-        ("s3://bucket/prefix", UNAVAILABLE, "the archive cannot be used"),
-    ],
+    ("url", "message"),
+    [("", "set TASKPLATFORM_ARCHIVE_URL"), ("nonsense", "archive_url: "), ("ftp://host/folder", "archive_url: ")],
 )
-def test_an_archive_that_cannot_be_used_is_one_line(
-    command: Command, monkeypatch: pytest.MonkeyPatch, url: str, status: int, message: str
+def test_a_url_that_names_no_archive_is_one_line(
+    command: Command, monkeypatch: pytest.MonkeyPatch, url: str, message: str
 ) -> None:
-    for name, value in {"ENDPOINT_URL": "http://127.0.0.1:9", "ALLOW_HTTP": "true", "REGION": "us-east-1"}.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
     monkeypatch.setenv("TASKPLATFORM_ARCHIVE_URL", url)
 
-    got, out, err = command("ls")
+    status, out, err = command("ls")
 
-    assert (got, out, err.count("\n")) == (status, "", 1)
+    assert (status, out, err.count("\n")) == (USAGE, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_an_archive_that_refuses_or_is_away_is_one_line(
+    command: Command, forbidding: str, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    away = f"http://127.0.0.1:{free_ports(1)[0]}"
+    values = {"ENDPOINT_URL": forbidding if refuses else away, "REGION": "us-east-1"}
+    for name, value in (values | {"ACCESS_KEY_ID": "nobody", "SECRET_ACCESS_KEY": "nothing"}).items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    monkeypatch.setenv("TASKPLATFORM_ARCHIVE_URL", "s3://bucket/prefix")
+
+    status, out, err = command("ls")
+
+    assert (status, out, err.count("\n")) == (UNAVAILABLE, "", 1)
+    assert "the archive cannot be used" in err
+    assert ("403 Forbidden" in err) is refuses
 
 
 def test_a_wanted_day_is_all_that_is_listed(archive: FolderArchive) -> None:
     fill(archive, "20261101", 0, 1)
 
     assert asyncio.run(archive.search().manifests(Wanted(since=DAY + timedelta(days=1)))) == []
+
+
+def test_the_doctor_looks_at_archive_and_retention(archive: FolderArchive, tmp_path: Path) -> None:
+    rules = tmp_path / "retention.toml"
+    rules.write_text("[[rules]]\nretention_days = -1\n")
+
+    whole = list(doctor._retention(load({}, archive_url=archive.url)))
+    broken = list(doctor._retention(load({}, archive_url="nonsense", retention_file=rules)))
+
+    assert [(finding.part, finding.health) for finding in whole] == [("archive", Health.OK)]
+    assert [(finding.part, finding.health) for finding in broken] == [
+        ("retention", Health.WRONG),
+        ("archive", Health.WRONG),
+    ]
