@@ -15,6 +15,7 @@ from workers.chunks import next_chunk, runs_alone
 from workers.endings import Run, Traits, conclude, unstorable
 from workers.held import ClusterPart, Held, Limits, Settlement, Stage, Tag, Turn
 from workers.pace import Pace
+from workers.room import Room
 
 T = TypeVar("T")
 _MOST_SLOW_AHEAD = 32
@@ -42,9 +43,7 @@ class Pipeline:
         self._homes = homes
         self._parts = [ClusterPart() for _ in range(1 if homes is None else homes.clusters)]
         self._ready: deque[Held] = deque()
-        self._taken: dict[UUID, Held] = {}
-        self._expected = 0.0
-        self._exclusive = False
+        self._room = Room(limits, self.pace)
         self._tokens = 0
 
     @property
@@ -60,7 +59,7 @@ class Pipeline:
     @property
     def taken(self) -> int:
         """How many jobs are claimed, or being claimed, and have no outcome yet."""
-        return len(self._taken)
+        return len(self._room.taken)
 
     @property
     def idle(self) -> bool:
@@ -100,7 +99,8 @@ class Pipeline:
         part = self._parts[cluster]
         if part.refused:
             return part.refused.popleft()
-        claim = self._claim(chosen) if (chosen := self._choose(part)) else None
+        chosen = [] if self.draining else self._room.choose(part, self._parts)
+        claim = self._claim(chosen) if chosen else None
         endings, part.endings = tuple(part.endings), []
         return Turn(endings=endings, claim=claim, cluster=cluster) if claim or endings else None
 
@@ -117,7 +117,7 @@ class Pipeline:
                 if claim is not None:
                     self._start(held, claim)
                     continue
-                self._let_go(held)
+                self._room.let_go(held)
                 self._go_home(held)
                 if held.cluster == turn.cluster:
                     self._over(held, settlement)
@@ -156,7 +156,7 @@ class Pipeline:
             self._parts[turn.cluster].refused.append(Turn(endings=turn.endings, claim=None, cluster=turn.cluster))
         for job_id, _ in turn.claim.wanted if turn.claim else ():
             held = self._held[job_id]
-            self._let_go(held)
+            self._room.let_go(held)
             self._go_home(held)
             self._wait(held, stranger=held.envelope.series is None and held.cluster == turn.cluster)
 
@@ -174,8 +174,9 @@ class Pipeline:
     def away(self, cluster: int, *, away: bool) -> None:
         """Take in whether a cluster answers: what an absent one was asked to claim takes no room from others' jobs."""
         self._parts[cluster].away = away
-        for held in [held for held in self._taken.values() if held.cluster == cluster and held.stage is Stage.CLAIMING]:
-            self._let_go(held)
+        for held in list(self._room.taken.values()):
+            if held.cluster == cluster and held.stage is Stage.CLAIMING:
+                self._room.let_go(held)
 
     def withdraw(self, cluster: int) -> None:
         """Give back what is claimed in a cluster and has not started: its claims may be lost by now."""
@@ -196,7 +197,7 @@ class Pipeline:
         settlement = Settlement()
         for held in reversed(list(jobs)):
             if held.lost:
-                self._let_go(held)
+                self._room.let_go(held)
                 self._over(held, settlement)
             elif self.draining:
                 self._give_back(held)
@@ -208,7 +209,7 @@ class Pipeline:
     def ended(self, held: Held, outcome: Outcome, started: float, stopped: float) -> Settlement:
         """Take in how an attempt ended; times are epoch seconds. One that lost its job has nothing to record."""
         settlement = Settlement()
-        self._let_go(held)
+        self._room.let_go(held)
         if held.lost:
             self._over(held, settlement)
             return settlement
@@ -235,7 +236,7 @@ class Pipeline:
         """Give every attempt in a cluster that is claimed and has no outcome yet."""
         return [
             (held.envelope.id, held.attempt)
-            for held in self._taken.values()
+            for held in self._room.taken.values()
             if held.stage in (Stage.READY, Stage.RUNNING) and held.cluster == cluster and not held.lost
         ]
 
@@ -244,13 +245,13 @@ class Pipeline:
         settlement = Settlement()
         running: list[Held] = []
         for job_id in ids:
-            held = self._taken.get(job_id)
+            held = self._room.taken.get(job_id)
             if held is None:
                 continue
             held.lost = True
             if held.stage is Stage.READY:
                 self._ready.remove(held)
-                self._let_go(held)
+                self._room.let_go(held)
                 self._over(held, settlement)
             elif held.stage is Stage.RUNNING:
                 running.append(held)
@@ -262,7 +263,7 @@ class Pipeline:
 
     def claimed(self) -> list[Held]:
         """Give the jobs that are claimed, or being claimed, and have no outcome yet; safe from any thread."""
-        return list(self._taken.values())
+        return list(self._room.taken.values())
 
     def window_jobs(self) -> int:
         """How many jobs of the present kind are worth having at hand."""
@@ -297,39 +298,6 @@ class Pipeline:
         held.cluster = self._home(held.envelope.id)
         self._parts[held.cluster].held += 1
 
-    def _choose(self, part: ClusterPart) -> list[Held]:
-        chosen: list[Held] = []
-        if self.draining or self._exclusive or self._gives_way(part):
-            return chosen
-        limits = self._limits
-        count, seconds = len(self._taken), self._expected
-        most_seconds = limits.window_seconds * limits.processes
-        for queue in part.waiting.values():
-            while queue:
-                held = queue[0]
-                if held.envelope.suspect:
-                    if count == 0:
-                        self._exclusive = True
-                        chosen.append(queue.popleft())
-                    return chosen
-                expected = self.pace.seconds(held.envelope.task)
-                if expected is None:
-                    expected = limits.window_seconds
-                ahead = count < limits.window_jobs and seconds + expected <= most_seconds
-                if count >= limits.processes and not ahead:
-                    return chosen
-                held.expected_seconds = expected
-                chosen.append(queue.popleft())
-                count += 1
-                seconds += expected
-        return chosen
-
-    def _gives_way(self, part: ClusterPart) -> bool:
-        # What is claimed in one cluster would keep the suspect of another waiting for ever.
-        if part.suspect_is_next and not self._taken:
-            return False
-        return any(other.suspect_is_next and not other.away for other in self._parts if other is not part)
-
     def _claim(self, chosen: Sequence[Held]) -> ClaimRequest:
         self._tokens += 1
         wanted: list[tuple[UUID, int]] = []
@@ -338,8 +306,7 @@ class Pipeline:
             envelope = held.envelope
             if held.stage is Stage.WAITING:
                 held.stage = Stage.CLAIMING
-                self._taken[envelope.id] = held
-                self._expected += held.expected_seconds
+                self._room.take(held)
             wanted.append((envelope.id, -1 if envelope.series is None else envelope.series))
             if envelope.series is None:
                 adopt.append((envelope, held.traits.max_attempts))
@@ -348,43 +315,33 @@ class Pipeline:
     def _reject(self, held: Held) -> Settlement:
         settlement = Settlement(reject=list(held.tags))
         held.tags.clear()
-        self._let_go(held)
+        self._room.let_go(held)
         self._over(held, settlement)
         return settlement
 
     def _start(self, held: Held, claim: Claimed) -> None:
-        if held.envelope.id not in self._taken:
+        if held.envelope.id not in self._room.taken:
             # Its cluster was away meanwhile.
-            self._taken[held.envelope.id] = held
-            self._expected += held.expected_seconds
+            self._room.take(held)
         held.attempt = claim.attempt
         held.failures = claim.failures
         held.crashes = claim.crashes
         held.max_attempts = claim.max_attempts
         held.suspect = claim.suspect
-        if claim.suspect and len(self._taken) > 1:
+        if claim.suspect and len(self._room.taken) > 1:
             # Its row became suspect after this message was written; the next message says so.
             self._give_back(held)
         elif self.draining:
             self._give_back(held)
         else:
-            self._exclusive = self._exclusive or claim.suspect
+            self._room.exclusive = self._room.exclusive or claim.suspect
             held.stage = Stage.READY
             self._ready.append(held)
 
     def _give_back(self, held: Held) -> None:
-        self._let_go(held)
+        self._room.let_go(held)
         held.stage = Stage.ENDING
         self._parts[held.cluster].endings.append(GivenBack(id=held.envelope.id, attempt=held.attempt))
-
-    def _let_go(self, held: Held) -> None:
-        if self._taken.pop(held.envelope.id, None) is None:
-            return
-        if self._taken:
-            self._expected -= held.expected_seconds
-        else:
-            self._expected = 0.0
-            self._exclusive = False
 
     def _over(self, held: Held, settlement: Settlement) -> None:
         job_id = held.envelope.id
