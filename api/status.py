@@ -17,7 +17,7 @@ router = APIRouter()
 @route(router, "GET", "/v1/tasks", shows=Tasks)
 async def list_tasks(services: Here, _caller: Reader) -> Response:
     """List the tasks that workers have announced, with the schema of their parameters."""
-    return answer(Tasks(tasks=[task_view(spec) for spec in await services.catalogue.specs()]))
+    return answer(Tasks(tasks=[task_view(task) for task in await services.catalogue.tasks()]))
 
 
 @route(router, "GET", "/v1/key", shows=KeyView)

@@ -12,7 +12,7 @@ from msgspec import UNSET, Raw, UnsetType
 from api.problems import Problem
 from taskplatform.autoscale.contract import DecisionRecord
 from taskplatform.job import Attempt, DeadLetter, Job, NewJob, Priority, State
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced
 
 
 class Links(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +28,7 @@ class JobView(msgspec.Struct, frozen=True, gc=False):
 
     id: UUID
     task: str
+    task_version: int
     state: State
     done: bool
     pool: str
@@ -98,9 +99,14 @@ class DeadLetterPage(msgspec.Struct, frozen=True):
 
 
 class TaskView(msgspec.Struct, frozen=True):
-    """A task that workers have announced; `schema` describes its parameters as JSON Schema, null takes anything."""
+    """A task that workers have announced; `schema` describes its parameters as JSON Schema, null takes anything.
+
+    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now.
+    """
 
     name: str
+    version: int
+    live_versions: tuple[int, ...]
     pool: str
     priority: Priority
     max_attempts: int
@@ -200,6 +206,7 @@ def job_view(job: Job) -> JobView:
     return JobView(
         id=job.id,
         task=job.task,
+        task_version=job.task_version,
         state=job.state,
         done=job.done,
         pool=job.pool,
@@ -229,6 +236,7 @@ def new_job_view(job: NewJob, *, state: State, blocked_on: str | None, created_a
     return JobView(
         id=job.id,
         task=job.task,
+        task_version=job.task_version,
         state=state,
         done=False,
         pool=job.pool,
@@ -291,10 +299,13 @@ def decision_view(record: DecisionRecord) -> ScaleDecisionView:
     )
 
 
-def task_view(spec: TaskSpec) -> TaskView:
+def task_view(task: Announced) -> TaskView:
     """Show what a task announced."""
+    spec = task.spec
     return TaskView(
         name=spec.name,
+        version=spec.version,
+        live_versions=task.live,
         pool=spec.pool,
         priority=spec.priority,
         max_attempts=spec.max_attempts,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskplatform.errors import OutcomeUnknown, SettingsError, StoreUnavailable, Unavailable, UnknownTask
 from taskplatform.store.contract import IntakeStore
 from taskplatform.submission import Checker
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced, TaskSpec
 from taskplatform.telemetry import logger
 
 FRESH_SECONDS = 5.0
@@ -26,6 +26,7 @@ class Catalogue:
     def __init__(self, store: IntakeStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
+        self._tasks: dict[str, Announced] = {}
         self._checkers: dict[str, Checker] = {}
         self._tried_at = float("-inf")
         self._loaded_at = float("-inf")
@@ -59,7 +60,7 @@ class Catalogue:
             self._begin()
         return self._checkers.get(name)
 
-    async def specs(self) -> list[TaskSpec]:
+    async def tasks(self) -> list[Announced]:
         """Give every task by name, all those that were announced before this call among them.
 
         While the store is away these are the ones that are known.
@@ -70,7 +71,7 @@ class Catalogue:
         except StoreUnavailable:
             if self._loaded_at == float("-inf"):
                 raise
-        return [self._checkers[name].spec for name in sorted(self._checkers)]
+        return [self._tasks[name] for name in sorted(self._tasks)]
 
     async def refresh(self) -> None:
         """Read the tasks again, once for all who ask at the time. What is known stays while the store is away."""
@@ -95,13 +96,14 @@ class Catalogue:
     async def _load(self) -> None:
         began = self._tried_at = self._clock()
         try:
-            specs = await self._store.tasks()
+            tasks = await self._store.tasks()
         except (Unavailable, OutcomeUnknown) as error:
             self._log.warning("The tasks cannot be read", trouble=str(error))
             return
         finally:
             self._loading = None
-        self._checkers = {name: self._checker(name, spec) for name, spec in specs.items()}
+        self._tasks = tasks
+        self._checkers = {name: self._checker(name, task.spec) for name, task in tasks.items()}
         self._loaded_at = began
 
     def _checker(self, name: str, spec: TaskSpec) -> Checker:
@@ -112,7 +114,7 @@ class Catalogue:
             return Checker(spec)
         except SettingsError as error:
             self._log.error("A task is taken without a check of its arguments", trouble=str(error))
-            return Checker(TaskSpec(name=name, pool=spec.pool, takes_more_positional=True))
+            return Checker(TaskSpec(name=name, version=spec.version, pool=spec.pool, takes_more_positional=True))
 
     def _nearest(self, name: str) -> str | None:
         # Comparing names costs milliseconds: a flood of unknown ones gets no hints.

@@ -241,6 +241,7 @@ def envelope_of(job: NewJob) -> Envelope:
         tenant=job.tenant,
         pool=job.pool,
         priority=job.priority,
+        task_version=job.task_version,
         soft_limit_seconds=job.soft_limit_seconds,
         hard_limit_seconds=job.hard_limit_seconds,
         trace=job.trace,

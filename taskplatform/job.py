@@ -82,6 +82,7 @@ class Reason(StrEnum):
     NOT_RETRYABLE = "not_retryable"
     POISON = "poison"  # it killed its worker too often
     UNKNOWN_TASK = "unknown_task"
+    UNKNOWN_VERSION = "unknown_version"  # workers with older versions of its task gave it back too often
     UNDECODABLE = "undecodable"
     UNSIGNED = "unsigned"
     FORGED = "forged"
@@ -158,6 +159,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     max_attempts: int = 5
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
+    task_version: int = 1
     tags: tuple[str, ...] = ()
     trace: str | None = None
     key: str | None = None
@@ -180,6 +182,7 @@ class Job:
     max_attempts: int
     series: int
     created_at: datetime
+    task_version: int = 1
     blocked_on: str | None = None
     due_at: datetime | None = None
     expires_at: datetime | None = None
@@ -252,7 +255,8 @@ class DeadLetter:
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What travels in a message: enough to run the job, signed.
 
-    `series` is None where no row exists yet; only then `due_at` and `expires_at` mean anything.
+    `series` is None where no row exists yet; only then `due_at` and `expires_at` mean anything. `task_version` is the
+    version of the task that the job was accepted under: no worker with an older one runs it.
     """
 
     id: UUID
@@ -263,6 +267,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     series: int | None = 0
     suspect: bool = False
+    task_version: int = 1
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
     trace: str | None = None

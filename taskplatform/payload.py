@@ -22,6 +22,8 @@ CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 SIGNATURE_HEADER = "tp-signature"
 TRACE_HEADER = "traceparent"
+VERSION_HEADER = "tp-version"
+"""The version of the task, which is left out where it is 1."""
 ORIGIN = "taskplatform"
 """What the platform's own publishers write into Celery's header `origin`."""
 
@@ -91,6 +93,7 @@ def encode(envelope: Envelope, key: bytes) -> Message:
             limits,
             envelope.series,
             envelope.suspect,
+            envelope.task_version,
         )
     )
     job_id = str(envelope.id)
@@ -115,7 +118,7 @@ def trace_of(header: object) -> str | None:
 
 def signed_text(headers: Mapping[str, Any]) -> bytes:
     """Write the headers that a signature covers."""
-    return b"1" + msgspec.json.encode([headers.get(name) for name in _SIGNED_HEADERS])
+    return b"1" + msgspec.json.encode(_signed_values(headers))
 
 
 def seal(text: bytes, body: bytes, key: bytes) -> str:
@@ -175,9 +178,15 @@ _SIGNED_HEADERS = (
 )
 
 
+def _signed_values(headers: Mapping[str, Any]) -> list[Any]:
+    # Where nothing is said of a version nothing is signed of it, as before there were any.
+    version = headers.get(VERSION_HEADER)
+    return [*(headers.get(name) for name in _SIGNED_HEADERS), *(() if version is None else (version,))]
+
+
 @lru_cache(maxsize=1024)
-def _stamp(kind: tuple[str, str, str, Priority, tuple[float | None, float | None], int | None, bool]) -> Stamp:
-    task, tenant, pool, priority, limits, series, suspect = kind
+def _stamp(kind: tuple[str, str, str, Priority, tuple[float | None, float | None], int | None, bool, int]) -> Stamp:
+    task, tenant, pool, priority, limits, series, suspect, version = kind
     # What Celery assumes where nothing is said is left out: a header costs the broker more than its bytes.
     headers: dict[str, Any] = {
         "lang": "py",
@@ -192,8 +201,10 @@ def _stamp(kind: tuple[str, str, str, Priority, tuple[float | None, float | None
         headers["timelimit"] = list(limits)
     if suspect:
         headers["tp-suspect"] = True
+    if version > 1:
+        headers[VERSION_HEADER] = version
     at = _SIGNED_HEADERS.index("id")
-    values = [headers.get(name) for name in _SIGNED_HEADERS]
+    values = _signed_values(headers)
     before, after = msgspec.json.encode(values[:at])[:-1], msgspec.json.encode(values[at + 1 :])[1:]
     signed = (b"1" + before + b',"', b'",' + after)
     return Stamp(work_queue(pool, priority), headers, signed)
@@ -255,12 +266,19 @@ def _envelope(headers: Mapping[str, Any], body: bytes) -> Envelope:
         priority=priority,
         series=series,
         suspect=bool(headers.get("tp-suspect", False)),
+        task_version=_version(headers.get(VERSION_HEADER, 1)),
         soft_limit_seconds=_limit(soft),
         hard_limit_seconds=_limit(hard),
         trace=trace_of(headers.get(TRACE_HEADER)),
         due_at=_moment(headers, "eta"),
         expires_at=_moment(headers, "expires"),
     )
+
+
+def _version(value: object) -> int:
+    if not isinstance(value, int) or not 0 < value < _SERIES_END:
+        raise ValueError("tp-version is not a number")
+    return value
 
 
 def _limit(value: Any) -> float | None:

@@ -171,6 +171,7 @@ def new_job(
         max_attempts=_given(wanted.max_attempts) or spec.max_attempts,
         soft_limit_seconds=soft,
         hard_limit_seconds=hard,
+        task_version=spec.version,
         tags=tuple(dict.fromkeys(_given(wanted.tags) or ())),
         trace=caller.trace,
         key=key,

@@ -25,6 +25,9 @@ R = TypeVar("R")
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.:-]{0,199}$"
 POOL_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
 
+LAST_VERSION = 2**31 - 1
+"""The highest version of a task."""
+
 
 class RetryLater(TaskplatformError):
     """Raised in a task: this attempt failed, try again after so many seconds (like HTTP's Retry-After)."""
@@ -126,6 +129,7 @@ class TaskSpec:
     """
 
     name: str
+    version: int = 1
     pool: str = "default"
     priority: Priority = Priority.NORMAL
     max_attempts: int = 5
@@ -150,6 +154,28 @@ class TaskSpec:
                 raise InvalidInput(detail, code="invalid_arguments", pointer=f"/kwargs/{name}")
             bound[name] = value
         return bound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announced:
+    """What is known of a task: the `spec` that submissions are checked against, and the versions that workers run now.
+
+    No worker that tells its versions lives where there are none.
+    """
+
+    spec: TaskSpec
+    live: tuple[int, ...] = ()
+
+
+def announced(specs: Iterable[TaskSpec], live: Iterable[int]) -> Announced:
+    """Choose among the versions of a task that are remembered: the newest that a worker runs, else the newest of all.
+
+    So a version is used from the moment its first worker has begun, and no longer than its last one takes jobs.
+    """
+    by_version = {spec.version: spec for spec in specs}
+    running = tuple(sorted(live))
+    usable = [version for version in running if version in by_version]
+    return Announced(spec=by_version[max(usable or by_version)], live=running)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +243,7 @@ class Decorator(Protocol):
 def task(
     *,
     name: str | None = None,
+    version: int = 1,
     pool: str = "default",
     priority: Priority = Priority.NORMAL,
     retry: Retry | None = None,
@@ -228,8 +255,12 @@ def task(
 
     The annotations of its parameters become the schema that submissions are checked against. `inline` promises that the
     function takes at most a few milliseconds and waits for nothing: an async worker then runs it on its event loop.
-    Raises SettingsError for limits that make no sense and for annotations without a JSON form.
+    A `version` promises that the function also takes the arguments of all versions below it; workers that know only
+    those run none of its jobs. Raises SettingsError for a version or limits that make no sense and for annotations
+    without a JSON form.
     """
+    if isinstance(version, bool) or not 1 <= version <= LAST_VERSION:
+        raise SettingsError(f"a task's version is a whole number from 1 to {LAST_VERSION}, not {version!r}")
     if soft_limit_seconds is not None and hard_limit_seconds is not None and soft_limit_seconds >= hard_limit_seconds:
         raise SettingsError("soft_limit_seconds must be below hard_limit_seconds")
     policy = retry or Retry()
@@ -241,6 +272,7 @@ def task(
         signature = inspect.signature(function)
         spec = TaskSpec(
             name=full_name,
+            version=version,
             pool=pool,
             priority=Priority(priority),
             max_attempts=policy.max_attempts,

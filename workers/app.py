@@ -21,7 +21,7 @@ from kombu.utils.json import dumps
 from taskplatform.errors import InvalidInput
 from taskplatform.ids import SHARDS, Locator, new_job_id
 from taskplatform.job import Priority
-from taskplatform.payload import CONTENT_ENCODING, CONTENT_TYPE, SIGNATURE_HEADER, sign
+from taskplatform.payload import CONTENT_ENCODING, CONTENT_TYPE, SIGNATURE_HEADER, VERSION_HEADER, sign
 from taskplatform.settings import Settings, load
 from taskplatform.task import import_modules
 from taskplatform.topology import pool_of, queues, work_queue
@@ -124,6 +124,9 @@ class SigningAMQP(_AMQP):
             queue = options.get("queue") or options.get("routing_key")
             _address(headers, getattr(queue, "name", queue))
             final = dumps(body).encode()
+            version = getattr(getattr(self.app.tasks.get(name), "spec", None), "version", 1)
+            if version > 1:
+                headers[VERSION_HEADER] = version
             headers[SIGNATURE_HEADER] = sign(headers, final, key)
             properties = {
                 **properties,

@@ -8,12 +8,15 @@ from uuid import UUID
 
 import msgspec
 
-from taskplatform.job import AttemptEnd, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
-from taskplatform.retry import GiveUp, Retry, TryAgain, decide, decide_crash
-from taskplatform.store.working import Ended, Ending, GivenBack, PutOff
+from taskplatform.job import AttemptEnd, Envelope, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
+from taskplatform.retry import GiveUp, Retry, TryAgain, backoff, decide, decide_crash
+from taskplatform.store.statements import error_text as plain_error
+from taskplatform.store.working import Claimed, Ended, Ending, GivenBack, PutOff
 
 MOST_ATTEMPTS = 1000
 """Stands for "no bound" where the task itself counts its retries."""
+
+_OLDER = Retry(max_attempts=20, backoff_seconds=0.25, max_backoff_seconds=300.0, jitter=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,7 @@ class Traits:
     policy: Retry
     max_attempts: int
     counts_retries: bool = False
+    version: int = 1
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
 
@@ -55,6 +59,30 @@ def conclude(run: Run, traits: Traits, *, crash_limit: int, random: Random) -> E
             )
         case Failed(failure=failure):
             return _conclude_failure(run, failure, traits, crash_limit, random)
+
+
+def too_new(claim: Claimed, envelope: Envelope, known: int, now: float, random: Random) -> Ended | GivenBack:
+    """Decide what becomes of a claimed job whose task a worker knows only in an older version, `known`.
+
+    It is given back, each time for longer, so that a worker with its version may take it; after about half an
+    hour of that, which nobody is charged for, there is none. `now` is in epoch seconds.
+    """
+    wanted = f"version {envelope.task_version} of {envelope.task!r}"
+    error = plain_error("UnknownVersion", f"the job needs {wanted}, and the worker that took it runs version {known}")
+    times = claim.attempt - claim.failures - claim.crashes
+    if times < _OLDER.max_attempts:
+        wait = backoff(_OLDER, times, random)
+        return GivenBack(id=claim.id, attempt=claim.attempt, wait_seconds=wait, error=error)
+    return Ended(
+        id=claim.id,
+        attempt=claim.attempt,
+        state=State.DEAD,
+        end=AttemptEnd.RELEASED,
+        started=now,
+        stopped=now,
+        reason=Reason.UNKNOWN_VERSION,
+        error=error,
+    )
 
 
 def handed_back(outcome: Outcome) -> bool:

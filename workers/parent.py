@@ -327,6 +327,7 @@ class Parent:
             draining=self.pipeline.draining,
             running=self.pipeline.taken,
             waiting=self.pipeline.waiting,
+            versions=self._registry.versions,
         )
 
     def attempts(self, cluster: int) -> list[tuple[UUID, int]]:

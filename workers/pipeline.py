@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
 from uuid import UUID
 
 from taskplatform.job import Envelope, Outcome
 from taskplatform.shards import Homes
-from taskplatform.store.working import Claimed, ClaimRequest, GivenBack
+from taskplatform.store.working import Claimed, ClaimRequest, Ending, GivenBack
 from workers.chunks import next_chunk, runs_alone
-from workers.endings import Run, Traits, conclude, unstorable
+from workers.endings import Run, Traits, conclude, too_new, unstorable
 from workers.held import ClusterPart, Held, Limits, Settlement, Stage, Tag, Turn
 from workers.pace import Pace
 from workers.room import Room
@@ -26,11 +27,18 @@ class Pipeline:
 
     A job is claimed at most `window_seconds` of work ahead and in the order of priority. A suspect, which may have
     killed a whole worker, is claimed and run with nothing else beside it. With `homes`, the jobs of each Postgres
-    cluster have a part of their own.
+    cluster have a part of their own. `clock` gives epoch seconds.
     """
 
     def __init__(
-        self, worker: str, limits: Limits, traits: Mapping[str, Traits], random: Random, homes: Homes | None = None
+        self,
+        worker: str,
+        limits: Limits,
+        traits: Mapping[str, Traits],
+        random: Random,
+        homes: Homes | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.pace = Pace()
         self.draining = False
@@ -38,6 +46,7 @@ class Pipeline:
         self._limits = limits
         self._traits = traits
         self._random = random
+        self._clock = clock
         self._held: dict[UUID, Held] = {}
         self._later: dict[UUID, list[tuple[Envelope, Tag]]] = {}
         self._homes = homes
@@ -223,9 +232,7 @@ class Pipeline:
             stopped=max(started, stopped),
             outcome=outcome,
         )
-        held.stage = Stage.ENDING
-        ending = conclude(run, held.traits, crash_limit=self._limits.crash_limit, random=self._random)
-        self._parts[held.cluster].endings.append(ending)
+        self._record(held, conclude(run, held.traits, crash_limit=self._limits.crash_limit, random=self._random))
         return settlement
 
     def interrupted(self, held: Held) -> None:
@@ -328,7 +335,9 @@ class Pipeline:
         held.crashes = claim.crashes
         held.max_attempts = claim.max_attempts
         held.suspect = claim.suspect
-        if claim.suspect and len(self._room.taken) > 1:
+        if held.envelope.task_version > held.traits.version:
+            self._record(held, too_new(claim, held.envelope, held.traits.version, self._clock(), self._random))
+        elif claim.suspect and len(self._room.taken) > 1:
             # Its row became suspect after this message was written; the next message says so.
             self._give_back(held)
         elif self.draining:
@@ -339,9 +348,12 @@ class Pipeline:
             self._ready.append(held)
 
     def _give_back(self, held: Held) -> None:
+        self._record(held, GivenBack(id=held.envelope.id, attempt=held.attempt))
+
+    def _record(self, held: Held, ending: Ending) -> None:
         self._room.let_go(held)
         held.stage = Stage.ENDING
-        self._parts[held.cluster].endings.append(GivenBack(id=held.envelope.id, attempt=held.attempt))
+        self._parts[held.cluster].endings.append(ending)
 
     def _over(self, held: Held, settlement: Settlement) -> None:
         job_id = held.envelope.id

@@ -32,6 +32,11 @@ class Registry:
     coroutines: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]]
     inline: Mapping[str, Callable[..., Any]]
 
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each task."""
+        return {spec.name: spec.version for spec in self.specs}
+
 
 def register_tasks(app: PlatformApp) -> Registry:
     """Import the task modules and make each task of theirs a Celery task of the same name. Raises SettingsError."""
@@ -107,6 +112,7 @@ def _traits_of(task: Task[..., Any]) -> Traits:
     return Traits(
         policy=task.retry,
         max_attempts=task.spec.max_attempts,
+        version=task.spec.version,
         soft_limit_seconds=task.spec.soft_limit_seconds,
         hard_limit_seconds=task.spec.hard_limit_seconds,
     )

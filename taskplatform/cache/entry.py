@@ -12,7 +12,7 @@ from taskplatform.freshness import Position
 from taskplatform.ids import milliseconds_of
 from taskplatform.job import Job
 
-FORMAT = 1
+FORMAT = 2
 """Goes up with every change of what an entry or a job consists of: code of another release does not see these."""
 MOST_BYTES = 65_536
 """An entry that is larger is not kept."""

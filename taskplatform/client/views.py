@@ -124,9 +124,12 @@ class TaskView:
     """A task that the workers have announced.
 
     `positional` names the parameters that may be given by position, `schema` is the JSON Schema of all as one object.
+    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now.
     """
 
     name: str
+    version: int = 1
+    live_versions: tuple[int, ...] = ()
     pool: str = "default"
     priority: Priority = Priority.NORMAL
     max_attempts: int = 5

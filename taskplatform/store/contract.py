@@ -20,7 +20,7 @@ from taskplatform.errors import TaskplatformError
 from taskplatform.freshness import Position
 from taskplatform.job import Attempt, DeadLetter, Envelope, Job, NewJob, Priority, Reason, Rescued, State
 from taskplatform.overview import Glance
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced, TaskSpec
 
 QUEUE_FULL = "queue_full"
 """The gate that holds jobs back while their queue holds as many messages as it can use soon."""
@@ -163,11 +163,11 @@ class IntakeStore(Protocol):
     async def prove(self, seconds: float) -> None:
         """Return when an empty commit is as durable as any other, in about so many seconds or not at all."""
 
-    async def tasks(self) -> dict[str, TaskSpec]:
+    async def tasks(self) -> dict[str, Announced]:
         """Give every task that was ever announced, by name."""
 
     async def announce(self, specs: Collection[TaskSpec]) -> None:
-        """Make tasks known; the newest announcement of a name wins."""
+        """Make tasks known, each in its version; one that a living worker runs stays known beside it."""
 
 
 class ReadStore(Protocol):

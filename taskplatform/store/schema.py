@@ -81,6 +81,7 @@ jobs = Table(
     _must("body", Text),
     _time("held_at"),
     _may("checkpoint", Text),
+    _must("task_version", Integer, "1"),
     CheckConstraint("state IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')", name="jobs_state_check"),
     Index("jobs_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("jobs_blocked", "pool", "priority", "id", postgresql_where=text("blocked_on IS NOT NULL")),
@@ -116,6 +117,7 @@ finished_jobs = Table(
     _must("body", Text),
     _may("result", Text),
     _may("error", Text),
+    _must("task_version", Integer, "1"),
     CheckConstraint("state IN ('succeeded', 'dead', 'cancelled', 'expired')", name="finished_jobs_state_check"),
     Index("finished_jobs_tenant", "tenant", "id"),
     postgresql_partition_by="RANGE (id)",
@@ -169,6 +171,7 @@ workers = Table(
     _must("draining", Boolean, "false"),
     _must("running", Integer, "0"),
     _must("waiting", Integer, "0"),
+    _must("versions", JSONB, "'{}'"),
 )
 
 dead_letters = Table(
@@ -195,6 +198,7 @@ tasks = Table(
     Column("name", Text, primary_key=True),
     _must("spec", JSONB),
     _stamp("announced_at"),
+    _must("versions", JSONB, "'{}'"),
 )
 
 api_keys = Table(

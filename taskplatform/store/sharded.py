@@ -28,7 +28,7 @@ from taskplatform.store.contract import (
 )
 from taskplatform.store.opening import Opened
 from taskplatform.store.watching import Crew, Crowd, OutboxState, Owed, Sessions, Standby
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced, TaskSpec
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,7 +80,7 @@ class ShardedStore(Opened):
         """Delete outbox rows in their clusters."""
         await self._by_row(outbox_ids, lambda member, rows: member.settle_outbox(rows))
 
-    async def tasks(self) -> dict[str, TaskSpec]:
+    async def tasks(self) -> dict[str, Announced]:
         """Read every announced task."""
         return await self.clusters.anyone(lambda member: member.tasks())
 

@@ -96,6 +96,7 @@ def accept_call(jobs: Sequence[NewJob], key_lifetime_seconds: float) -> Call:
         array(job.body for job in ordered),
         array(job.key for job in ordered),
         array(job.fingerprint for job in ordered),
+        plain_array(job.task_version for job in ordered),
         str(key_lifetime_seconds),
     )
 
@@ -167,6 +168,7 @@ def renew_call(lease: Lease) -> Call:
         str(lease.draining).lower(),
         str(lease.running),
         str(lease.waiting),
+        msgspec.json.encode(lease.versions).decode(),
     )
 
 
@@ -206,6 +208,7 @@ def announce_call(specs: Collection[TaskSpec]) -> Call:
     return call(
         "announce_tasks",
         array(spec.name for spec in specs),
+        plain_array(spec.version for spec in specs),
         array(msgspec.json.encode(spec).decode() for spec in specs),
     )
 
@@ -257,7 +260,14 @@ def _retry(put_off: Sequence[PutOff]) -> Call:
 
 def _release(given_back: Sequence[GivenBack]) -> Call:
     ids = [e.id for e in given_back]
-    return call("release_running", plain_array(ids), array(e.attempt for e in given_back), about=ids)
+    return call(
+        "release_running",
+        plain_array(ids),
+        plain_array(e.attempt for e in given_back),
+        plain_array(e.wait_seconds for e in given_back),
+        array(e.error for e in given_back),
+        about=ids,
+    )
 
 
 def _adopt(claim: ClaimRequest) -> Call:
@@ -276,6 +286,7 @@ def _adopt(claim: ClaimRequest) -> Call:
         array(e.due_at for e in envelopes),
         array(e.expires_at for e in envelopes),
         array(e.trace for e in envelopes),
+        plain_array(e.task_version for e in envelopes),
     )
 
 

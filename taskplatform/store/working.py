@@ -6,7 +6,7 @@ The rules of `taskplatform.store.contract` hold here too.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
@@ -48,10 +48,12 @@ class PutOff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GivenBack(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed job that never started goes back; nobody is charged."""
+    """A claimed job goes back, to run again after `wait_seconds`; nobody is charged. `error` may say why."""
 
     id: UUID
     attempt: int
+    wait_seconds: float = 0.0
+    error: str | None = None
 
 
 Ending = Ended | PutOff | GivenBack
@@ -85,7 +87,10 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The sign of life of one worker process; `waiting` messages are fetched and not claimed."""
+    """The sign of life of one worker process; `waiting` messages are fetched and not claimed.
+
+    `versions` are those of the tasks that it runs, by their names; they stay as they were first.
+    """
 
     worker: str
     pool: str
@@ -96,6 +101,7 @@ class Lease:
     draining: bool = False
     running: int = 0
     waiting: int = 0
+    versions: Mapping[str, int] = field(default_factory=dict)
 
 
 class WorkStore(Protocol):

@@ -5,6 +5,7 @@ import hmac
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,7 @@ def test_arguments_survive_the_body(args: list[Any], kwargs: dict[str, Any]) -> 
     [
         an_envelope(),
         an_envelope(priority=Priority.HIGH, series=3, suspect=True),
+        an_envelope(task_version=2),
         an_envelope(soft_limit_seconds=1.5, hard_limit_seconds=2.0, trace=TRACE),
         an_envelope(series=None),
     ],
@@ -175,3 +177,41 @@ def test_a_traceparent_that_is_none_is_left_out(header: object) -> None:
 
     assert trace_of(header) is None
     assert admitted({**headers, "traceparent": header}, body) == an_envelope()
+
+
+def test_a_message_of_a_first_version_is_what_it_was_before_there_were_versions() -> None:
+    headers, body = received(an_envelope())
+
+    assert "tp-version" not in headers
+    values = [headers.get(name) for name in _SIGNED_BEFORE_VERSIONS]
+    text = b"1" + msgspec.json.encode(values) + hashlib.sha256(body).digest()
+    assert headers[SIGNATURE_HEADER] == "v1=" + hmac.new(KEY, text, hashlib.sha256).hexdigest()
+    assert admitted(headers, body).task_version == 1
+
+
+@pytest.mark.parametrize("change", [{"tp-version": None}, {"tp-version": 1}, {"tp-version": 3}])
+def test_nobody_gives_a_message_another_version(change: dict[str, Any]) -> None:
+    headers, body = received(an_envelope(task_version=2))
+    changed = {name: value for name, value in {**headers, **change}.items() if value is not None}
+
+    assert refusal(changed, body) is Reason.FORGED
+
+
+def test_nobody_adds_a_version() -> None:
+    headers, body = received(an_envelope())
+
+    assert refusal({**headers, "tp-version": 2}, body) is Reason.FORGED
+
+
+@pytest.mark.parametrize("version", [0, -1, "2", 2.5, 2**31, [2]])
+def test_a_version_that_is_no_number_is_malformed(version: object) -> None:
+    headers, body = received(an_envelope())
+    del headers[SIGNATURE_HEADER]
+
+    assert refusal({**headers, "tp-version": version}, body, allow_unsigned=True) is Reason.MALFORMED
+
+
+_SIGNED_BEFORE_VERSIONS = (
+    *("task", "id", "timelimit", "retries", "eta", "expires", "group"),
+    *("tp-tenant", "tp-pool", "tp-priority", "tp-series", "tp-suspect"),
+)

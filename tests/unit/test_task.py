@@ -7,7 +7,7 @@ import pytest
 
 from taskplatform import Fail, Retry, RetryLater, TaskplatformError, current_job, task
 from taskplatform.errors import InvalidInput, SettingsError
-from taskplatform.task import CoroutineTask, import_modules, tasks_in
+from taskplatform.task import Announced, CoroutineTask, TaskSpec, announced, import_modules, tasks_in
 
 
 @task(name="sample.resize", retry=Retry(max_attempts=7), soft_limit_seconds=1.0, hard_limit_seconds=2.0)
@@ -127,3 +127,26 @@ def test_a_module_that_cannot_be_imported_is_named_with_why(tmp_path: Path, monk
 def test_a_name_that_cannot_be_asked_for_is_refused(name: str) -> None:
     with pytest.raises(SettingsError, match="no task name"):
         task(name=name or " ")(len)
+
+
+def test_a_task_has_a_version() -> None:
+    assert resize.spec.version == 1
+    assert task(name="shop.pay", version=3)(lambda: None).spec.version == 3
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**31, True])
+def test_a_version_is_a_whole_number_from_one_on(version: int) -> None:
+    with pytest.raises(SettingsError, match="whole number from 1"):
+        task(name="shop.pay", version=version)
+
+
+@pytest.mark.parametrize(
+    ("versions", "live", "chosen"),
+    [([1], [], 1), ([1, 2], [], 2), ([1, 2], [1], 1), ([1, 2], [2, 1], 2), ([1, 2, 3], [1, 2], 2), ([2], [1], 2)],
+)
+def test_the_newest_version_that_a_worker_runs_is_used_and_without_any_the_newest(
+    versions: list[int], live: list[int], chosen: int
+) -> None:
+    specs = [TaskSpec(name="shop.pay", version=version) for version in versions]
+
+    assert announced(specs, live) == Announced(spec=TaskSpec(name="shop.pay", version=chosen), live=tuple(sorted(live)))

@@ -21,10 +21,10 @@ from taskplatform.store.postgres.maps import Maps
 from taskplatform.store.postgres.pool import Pool
 from taskplatform.store.postgres.together import Row, run_together
 from taskplatform.store.statements import accept_call, announce_call, array, call
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced, TaskSpec, announced
 
 _Answers = dict[UUID, Acceptance]
-_SPEC = msgspec.json.Decoder(TaskSpec)
+_SPECS = msgspec.json.Decoder(list[TaskSpec])
 
 
 class Intake(Maps):
@@ -83,10 +83,10 @@ class Intake(Maps):
                 # Whoever is cancelled gives the connection up, on which nobody may wait any more by then.
                 await cancel(proof)
 
-    async def tasks(self) -> dict[str, TaskSpec]:
+    async def tasks(self) -> dict[str, Announced]:
         """Read every announced task."""
-        specs = [_SPEC.decode(text) for (text,) in await self._read(call("list_tasks"))]
-        return {spec.name: spec for spec in specs}
+        found = await self._read(call("list_tasks"))
+        return {name: announced(_SPECS.decode(text), live or ()) for name, text, live in found}
 
     async def announce(self, specs: Collection[TaskSpec]) -> None:
         """Store the specs of tasks."""

@@ -14,6 +14,7 @@ JOB_COLUMNS = (
     *("id", "tenant", "task", "pool", "priority", "state", "body", "attempt", "failures", "max_attempts", "series"),
     *(
         "created_at",
+        "task_version",
         "blocked_on",
         "due_at",
         "expires_at",
@@ -31,7 +32,7 @@ LETTER_COLUMNS = (
 )
 _RELEASE_COLUMNS = (
     *("id", "tenant", "task", "pool", "priority", "series", "suspect", "soft_limit_seconds", "hard_limit_seconds"),
-    *("trace", "body"),
+    *("task_version", "trace", "body"),
 )
 _KEY_COLUMNS = ("id", "tenant", "name", "secret_sha256", "scopes", "created_at", "expires_at", "revoked_at")
 _ATTEMPT_COLUMNS = ("job_id", "number", "end", "worker", "started_at", "ended_at", "error")

@@ -13,7 +13,7 @@ WITH due AS (
     INSERT INTO outbox (job_ids) SELECT array_agg(id) FROM up HAVING count(*) > 0 RETURNING id
 )
 SELECT up.id, up.tenant, up.task, up.pool, up.priority, up.series, up.suspect, up.soft_limit_seconds, up.hard_limit_seconds,
-    up.trace, up.body, box.id AS outbox_id
+    up.task_version, up.trace, up.body, box.id AS outbox_id
 FROM up CROSS JOIN box
 
 -- name: hold_due
@@ -38,7 +38,7 @@ WITH held AS (
     INSERT INTO outbox (job_ids) SELECT array_agg(id) FROM up HAVING count(*) > 0 RETURNING id
 )
 SELECT up.id, up.tenant, up.task, up.pool, up.priority, up.series, up.suspect, up.soft_limit_seconds, up.hard_limit_seconds,
-    up.trace, up.body, box.id AS outbox_id
+    up.task_version, up.trace, up.body, box.id AS outbox_id
 FROM up CROSS JOIN box
 
 -- name: blocked_gates
@@ -57,12 +57,13 @@ WITH box AS (
     ORDER BY created_at LIMIT $2::int FOR UPDATE SKIP LOCKED
 )
 SELECT j.id, j.tenant, j.task, j.pool, j.priority, j.series, j.suspect, j.soft_limit_seconds, j.hard_limit_seconds,
-    j.trace, j.body, box.id AS outbox_id
+    j.task_version, j.trace, j.body, box.id AS outbox_id
 FROM box CROSS JOIN LATERAL unnest(box.job_ids) AS wanted (id) LEFT JOIN jobs j ON j.id = ANY (ARRAY[wanted.id]) AND j.state = 'queued'
 
 -- name: find_stranded
 -- Queued jobs of one queue whose message should long have been taken. $1 pool, $2 priority, $3 age in seconds, $4 most jobs
-SELECT id, tenant, task, pool, priority, series, suspect, soft_limit_seconds, hard_limit_seconds, trace, body, NULL::bigint AS outbox_id
+SELECT id, tenant, task, pool, priority, series, suspect, soft_limit_seconds, hard_limit_seconds, task_version, trace, body,
+    NULL::bigint AS outbox_id
 FROM jobs WHERE state = 'queued' AND pool = $1 AND priority = $2 AND queued_at <= now() - make_interval(secs => $3::float8)
 ORDER BY queued_at LIMIT $4::int
 
@@ -78,9 +79,9 @@ WITH late AS (
     DELETE FROM jobs j USING late WHERE j.id = ANY (ARRAY[late.id]) RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)
     SELECT id, tenant, task, pool, priority, 'expired', series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, now(), worker, tags, trace, body, error
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, now(), worker, tags, trace, body, error
     FROM gone
 )
 SELECT id FROM gone
@@ -104,9 +105,9 @@ WITH held AS (
     DELETE FROM jobs j USING held WHERE j.id = ANY (ARRAY[held.id]) AND held.suspect AND held.crashes + 1 >= $2::int RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, error)
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, error)
     SELECT id, tenant, task, pool, priority, 'dead', series, attempt, failures, crashes + 1, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, now(), worker, tags, trace, 'poison', body, $3
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, now(), worker, tags, trace, 'poison', body, $3
     FROM gone
 ), buried AS (
     INSERT INTO dead_letters (reason, queue, tenant, job_id, task, detail)
@@ -139,9 +140,9 @@ WITH i AS (
     RETURNING j.*, i.reason, i.detail, i.place
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, error)
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, error)
     SELECT id, tenant, task, pool, priority, 'dead', series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, now(), worker, tags, trace, reason, body,
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, now(), worker, tags, trace, reason, body,
         json_build_object('type', reason, 'message', detail)::text
     FROM gone
 )

@@ -3,24 +3,25 @@
 -- An id that is known already, from a commit whose answer was lost, is left alone. Answers how many are new, and which only where
 -- that is not all of them.
 -- $1 id, $2 tenant, $3 task, $4 pool, $5 priority, $6 state, $7 blocked_on, $8 due, $9 expires, $10 max_attempts, $11 soft limit, $12 hard limit,
--- $13 tags (text of an array), $14 trace, $15 body, $16 key, $17 fingerprint (arrays), $18 lifetime of the keys in seconds
+-- $13 tags (text of an array), $14 trace, $15 body, $16 key, $17 fingerprint, $18 version of the task (arrays), $19 lifetime of the keys in seconds
 WITH i AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::timestamptz[], $10::int[], $11::float8[], $12::float8[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+        $9::timestamptz[], $10::int[], $11::float8[], $12::float8[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[],
+        $18::int[])
         AS i (id, tenant, task, pool, priority, state, blocked_on, due_at, expires_at, max_attempts, soft_limit, hard_limit,
-              tags, trace, body, key, fingerprint)
+              tags, trace, body, key, fingerprint, task_version)
 ), taken AS (
     INSERT INTO idempotency_keys AS k (tenant, key, job_id, fingerprint, expires_at)
-    SELECT tenant, key, id, fingerprint, now() + make_interval(secs => $18::float8) FROM i WHERE key IS NOT NULL
+    SELECT tenant, key, id, fingerprint, now() + make_interval(secs => $19::float8) FROM i WHERE key IS NOT NULL
     ON CONFLICT (tenant, key) DO UPDATE
         SET job_id = excluded.job_id, fingerprint = excluded.fingerprint, expires_at = excluded.expires_at
         WHERE k.expires_at <= now()
     RETURNING k.job_id
 ), new AS (
     INSERT INTO jobs (id, tenant, task, pool, priority, state, blocked_on, due_at, expires_at, max_attempts, soft_limit_seconds,
-        hard_limit_seconds, tags, trace, body, queued_at)
+        hard_limit_seconds, tags, trace, body, task_version, queued_at)
     SELECT id, tenant, task, pool, priority, state, blocked_on, due_at, expires_at, max_attempts, soft_limit, hard_limit,
-        tags::text[], trace, body, CASE state WHEN 'queued' THEN now() END
+        tags::text[], trace, body, task_version, CASE state WHEN 'queued' THEN now() END
     FROM i WHERE (key IS NULL OR id IN (SELECT job_id FROM taken)) AND NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = i.id)
     ON CONFLICT (id) DO NOTHING
     RETURNING id, state, due_at, created_at
@@ -53,5 +54,11 @@ UPDATE outbox SET created_at = clock_timestamp(), job_ids = ARRAY(SELECT unnest(
 WHERE id = ANY ($1::bigint[])
 
 -- name: list_tasks
--- Every task that was ever announced.
-SELECT spec::text FROM tasks ORDER BY name
+-- Every task: the specs of all its versions that are remembered, as one JSON array, and which versions workers run that take jobs.
+WITH live AS (
+    SELECT v.key AS name, array_agg(DISTINCT v.value::int) AS versions
+    FROM workers w CROSS JOIN jsonb_each_text(w.versions) v WHERE w.lease_until > now() AND NOT w.draining GROUP BY v.key
+)
+SELECT t.name, (SELECT json_agg(v.value) FROM jsonb_each(t.versions || jsonb_build_object(coalesce(t.spec ->> 'version', '1'), t.spec)) v)::text,
+    live.versions
+FROM tasks t LEFT JOIN live ON live.name = t.name ORDER BY t.name

@@ -1,11 +1,11 @@
 -- name: get_jobs
 -- Read jobs wherever they are; joined, so that each id touches one partition alone. $1 ids
-SELECT j.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, blocked_on, due_at, expires_at,
-    started_at, NULL::timestamptz AS ended_at, NULL::text AS reason, NULL::text AS result, error, tags
+SELECT j.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, task_version, blocked_on, due_at,
+    expires_at, started_at, NULL::timestamptz AS ended_at, NULL::text AS reason, NULL::text AS result, error, tags
 FROM unnest($1::uuid[]) AS i (id) JOIN jobs j ON j.id = ANY (ARRAY[i.id])
 UNION ALL
-SELECT f.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, NULL, NULL, expires_at,
-    started_at, ended_at, reason, result, error, tags
+SELECT f.id, tenant, task, pool, priority, state, body, attempt, failures, max_attempts, series, created_at, task_version, NULL, NULL,
+    expires_at, started_at, ended_at, reason, result, error, tags
 FROM unnest($1::uuid[]) AS i (id) JOIN finished_jobs f ON f.id = i.id
 
 -- name: get_attempts
@@ -27,9 +27,9 @@ WITH found AS MATERIALIZED (
     DELETE FROM jobs j USING found WHERE j.id = ANY (ARRAY[found.id]) AND found.tenant = $1 RETURNING j.*
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, body, error)
     SELECT id, tenant, task, pool, priority, 'cancelled', series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, now(), worker, tags, trace, body, error
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, now(), worker, tags, trace, body, error
     FROM gone
 ), tried AS (
     INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)
@@ -45,9 +45,9 @@ WITH found AS MATERIALIZED (
     DELETE FROM finished_jobs f USING found WHERE f.id = found.id AND found.tenant = $1 AND f.state = 'dead' RETURNING f.*
 ), up AS (
     INSERT INTO jobs (id, tenant, task, pool, priority, state, series, attempt, max_attempts, soft_limit_seconds, hard_limit_seconds,
-        created_at, queued_at, tags, trace, body)
+        task_version, created_at, queued_at, tags, trace, body)
     SELECT id, tenant, task, pool, priority, 'queued', series + 1, attempt, max_attempts, soft_limit_seconds, hard_limit_seconds,
-        created_at, now(), tags, trace, body
+        task_version, created_at, now(), tags, trace, body
     FROM back RETURNING *
 ), letters AS (
     UPDATE dead_letters d SET replayed_at = now() FROM up WHERE d.job_id = up.id AND d.replayed_at IS NULL
@@ -55,7 +55,7 @@ WITH found AS MATERIALIZED (
     INSERT INTO outbox (job_ids) SELECT array_agg(id) FROM up HAVING count(*) > 0 RETURNING id
 )
 SELECT up.id, up.tenant, up.task, up.pool, up.priority, up.series, up.suspect, up.soft_limit_seconds, up.hard_limit_seconds,
-    up.trace, up.body, box.id AS outbox_id
+    up.task_version, up.trace, up.body, box.id AS outbox_id
 FROM up CROSS JOIN box
 
 -- name: mark_replayed

@@ -1,16 +1,17 @@
 -- name: adopt_messages
 -- Give plain Celery messages, which have no row yet, their row: queued, or scheduled where their time has not come. A job that
 -- is known already is left alone.
--- $1 id, $2 tenant, $3 task, $4 pool, $5 priority, $6 max_attempts, $7 soft limit, $8 hard limit, $9 body, $10 due, $11 expiry, $12 trace (arrays)
+-- $1 id, $2 tenant, $3 task, $4 pool, $5 priority, $6 max_attempts, $7 soft limit, $8 hard limit, $9 body, $10 due, $11 expiry, $12 trace,
+-- $13 version of the task (arrays)
 WITH new AS (
     INSERT INTO jobs (id, tenant, task, pool, priority, state, max_attempts, soft_limit_seconds, hard_limit_seconds, queued_at, due_at,
-        expires_at, body, trace)
+        expires_at, body, trace, task_version)
     SELECT i.id, i.tenant, i.task, i.pool, i.priority, CASE WHEN i.due > now() THEN 'scheduled' ELSE 'queued' END, i.max_attempts,
         i.soft_limit, i.hard_limit, CASE WHEN i.due > now() THEN NULL ELSE now() END, CASE WHEN i.due > now() THEN i.due END,
-        i.expires, i.body, i.trace
+        i.expires, i.body, i.trace, i.task_version
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::float8[], $8::float8[], $9::text[],
-        $10::timestamptz[], $11::timestamptz[], $12::text[])
-        AS i (id, tenant, task, pool, priority, max_attempts, soft_limit, hard_limit, body, due, expires, trace)
+        $10::timestamptz[], $11::timestamptz[], $12::text[], $13::int[])
+        AS i (id, tenant, task, pool, priority, max_attempts, soft_limit, hard_limit, body, due, expires, trace, task_version)
     WHERE NOT EXISTS (SELECT FROM finished_jobs f WHERE f.id = i.id)
     ON CONFLICT (id) DO NOTHING
     RETURNING due_at
@@ -48,9 +49,9 @@ WITH i AS (
     RETURNING j.*, i.n, i.state AS end_state, i.reason, i.result, i.error AS end_error, i.ended, i.started, i.stopped, i.failed, i.crashed
 ), kept AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, result, error)
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, result, error)
     SELECT id, tenant, task, pool, priority, end_state, series, attempt, failures + failed, crashes + crashed, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, expires_at, created_at, to_timestamp(started), to_timestamp(stopped), worker, tags, trace,
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, to_timestamp(started), to_timestamp(stopped), worker, tags, trace,
         reason, body, result, end_error
     FROM gone
 ), tried AS (
@@ -83,16 +84,16 @@ WITH i AS (
 SELECT string_agg(n::text, ',') FROM put_off LEFT JOIN woken ON true
 
 -- name: release_running
--- Give back claimed jobs that have not started: running -> retrying, due now, nobody charged; the dispatcher publishes them again.
--- $1 id, $2 attempt (arrays)
+-- Give back claimed jobs: running -> retrying, nobody charged; the dispatcher publishes them again, at once or after a wait.
+-- $1 id, $2 attempt, $3 wait in seconds, $4 error, null for one that has none (arrays)
 WITH given AS (
-    UPDATE jobs j SET state = 'retrying', due_at = now(), queued_at = NULL
-    FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i (id, attempt, n)
+    UPDATE jobs j SET state = 'retrying', due_at = now() + make_interval(secs => i.wait), queued_at = NULL, error = coalesce(i.error, j.error)
+    FROM unnest($1::uuid[], $2::int[], $3::float8[], $4::text[]) WITH ORDINALITY AS i (id, attempt, wait, error, n)
     WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
-    RETURNING i.n, j.id, j.attempt, j.worker, j.started_at
+    RETURNING i.n, j.id, j.attempt, j.worker, j.started_at, i.error
 ), tried AS (
-    INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)
-    SELECT id, attempt, 'released', worker, started_at, now() FROM given
+    INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at, error)
+    SELECT id, attempt, 'released', worker, started_at, now(), error FROM given
 ), woken AS (
     SELECT pg_notify('taskplatform_due', '') FROM given LIMIT 1
 )
@@ -116,9 +117,9 @@ JOIN jobs j ON j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 
 
 -- name: renew_lease
 -- Keep, or take, the lease of one worker process.
--- $1 id, $2 pool, $3 host, $4 pid, $5 processes, $6 lease in seconds, $7 draining, $8 running jobs, $9 waiting messages
-INSERT INTO workers (id, pool, host, pid, processes, lease_until, draining, running, waiting)
-VALUES ($1, $2, $3, $4::int, $5::int, now() + make_interval(secs => $6::float8), $7::bool, $8::int, $9::int)
+-- $1 id, $2 pool, $3 host, $4 pid, $5 processes, $6 lease in seconds, $7 draining, $8 running jobs, $9 waiting messages, $10 versions of tasks
+INSERT INTO workers (id, pool, host, pid, processes, lease_until, draining, running, waiting, versions)
+VALUES ($1, $2, $3, $4::int, $5::int, now() + make_interval(secs => $6::float8), $7::bool, $8::int, $9::int, $10::jsonb)
 ON CONFLICT (id) DO UPDATE SET lease_until = excluded.lease_until, draining = excluded.draining, running = excluded.running,
     waiting = excluded.waiting
 
@@ -133,9 +134,22 @@ SELECT i.id, i.attempt FROM unnest($1::uuid[], $2::int[]) AS i (id, attempt)
 WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running')
 
 -- name: announce_tasks
--- Make tasks known, so that submissions can be checked. $1 name, $2 spec (arrays)
-INSERT INTO tasks (name, spec) SELECT i.name, i.spec::jsonb FROM unnest($1::text[], $2::text[]) AS i (name, spec)
-ON CONFLICT (name) DO UPDATE SET spec = excluded.spec, announced_at = now()
+-- Make tasks known, so that submissions can be checked. An older version takes nothing from a newer one while somebody runs that;
+-- versions that nobody runs any more are forgotten. $1 name, $2 version, $3 spec (arrays)
+WITH live AS (
+    SELECT DISTINCT v.key AS name, v.value AS version
+    FROM workers w CROSS JOIN jsonb_each_text(w.versions) v WHERE w.lease_until > now() AND NOT w.draining
+)
+INSERT INTO tasks AS t (name, spec, versions)
+SELECT i.name, i.spec::jsonb, jsonb_build_object(i.version::text, i.spec::jsonb)
+FROM unnest($1::text[], $2::int[], $3::text[]) AS i (name, version, spec)
+ON CONFLICT (name) DO UPDATE SET announced_at = now(),
+    versions = excluded.versions || coalesce((
+        SELECT jsonb_object_agg(v.key, v.value) FROM jsonb_each(t.versions) v
+        WHERE NOT excluded.versions ? v.key AND EXISTS (SELECT FROM live WHERE live.name = t.name AND live.version = v.key)), '{}'),
+    spec = CASE WHEN EXISTS (
+        SELECT FROM live WHERE live.name = t.name AND live.version = t.spec ->> 'version'
+            AND live.version::int > coalesce((excluded.spec ->> 'version')::int, 1)) THEN t.spec ELSE excluded.spec END
 
 -- name: await_standbys
 -- Let the commit wait for the standbys: one that writes nothing, because an earlier one did it all, would not wait for them.

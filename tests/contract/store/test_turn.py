@@ -11,7 +11,7 @@ from taskplatform.job import AttemptEnd, Envelope, Reason, State
 from taskplatform.store.contract import LetterFilter
 from taskplatform.store.postgres.work import PostgresWorkStore
 from taskplatform.store.working import ClaimRequest
-from taskplatform.task import TaskSpec
+from taskplatform.task import Announced, TaskSpec
 from tests.fixtures.store import (
     TENANT,
     WORKER,
@@ -286,7 +286,7 @@ def test_the_newest_announcement_of_a_task_wins(store: DrivenStore) -> None:
     store.wait(store.services.announce([newest]))
 
     known = store.wait(store.services.tasks())
-    assert known == {"shop.ship": newest, "shop.pack": TaskSpec(name="shop.pack")}
+    assert known == {"shop.ship": Announced(spec=newest), "shop.pack": Announced(spec=TaskSpec(name="shop.pack"))}
 
 
 def test_a_job_that_has_ended_cannot_be_changed_by_anybody(store: DrivenStore) -> None:

@@ -159,3 +159,28 @@ def test_a_task_that_is_announced_later_is_known_soon(service: Service) -> None:
     with_store(service.database, lambda store: store.announce([TaskSpec(name="later")]))
 
     assert eventually(lambda: client.post("/v1/jobs", json={"task": "later"}).status_code == 202, within_seconds=30)
+
+
+def test_a_job_is_checked_against_the_newest_version_that_a_worker_runs_and_keeps_it(service: Service) -> None:
+    old = TaskSpec(name="shop.pay", positional=("order",))
+    new = TaskSpec(name="shop.pay", version=2, positional=("order", "currency"))
+    with_store(service.database, lambda store: store.announce([old]))
+    client = service.client()
+    both = {"task": "shop.pay", "args": [1, "SEK"]}
+    assert client.post("/v1/jobs", json=both).status_code == 422
+    first = client.post("/v1/jobs", json={"task": "shop.pay", "args": [1]})
+    assert (first.status_code, first.json()["task_version"]) == (202, 1)
+
+    service.rows(
+        "INSERT INTO workers (id, pool, host, pid, processes, lease_until, versions)"
+        " VALUES ('w', 'default', 'here', 1, 1, now() + interval '1 hour', %s) RETURNING id",
+        '{"shop.pay": 2}',
+    )
+    with_store(service.database, lambda store: store.announce([new]))
+    with_store(service.database, lambda store: store.announce([old]))
+
+    (shown,) = [task for task in client.get("/v1/tasks").json()["tasks"] if task["name"] == "shop.pay"]
+    assert (shown["version"], shown["live_versions"], shown["positional"]) == (2, [2], ["order", "currency"])
+    second = client.post("/v1/jobs", json=both)
+    assert (second.status_code, second.json()["task_version"]) == (202, 2)
+    assert client.get(f"/v1/jobs/{second.json()['id']}").json()["task_version"] == 2

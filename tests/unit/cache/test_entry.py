@@ -86,11 +86,11 @@ def test_no_two_tenants_and_no_two_jobs_share_a_place(one: str, other: str, firs
 def test_another_shape_of_a_job_has_another_format() -> None:
     shape = (
         *("id", "tenant", "task", "pool", "priority", "state", "body", "attempt", "failures", "max_attempts", "series"),
-        *("created_at", "blocked_on", "due_at", "expires_at", "started_at", "ended_at", "reason", "result", "error"),
-        "tags",
+        *("created_at", "task_version", "blocked_on", "due_at", "expires_at", "started_at", "ended_at", "reason"),
+        *("result", "error", "tags"),
     )
 
-    assert (FORMAT, tuple(field.name for field in fields(Job))) == (1, shape)
+    assert (FORMAT, tuple(field.name for field in fields(Job))) == (2, shape)
 
 
 @pytest.mark.parametrize(

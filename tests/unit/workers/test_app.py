@@ -9,6 +9,7 @@ from kombu import Exchange
 
 from taskplatform.payload import admit
 from taskplatform.settings import Settings, load
+from taskplatform.task import TaskSpec
 from workers.app import PlatformApp, new_app
 
 KEY = "k" * 32
@@ -101,7 +102,24 @@ def test_a_message_of_a_celery_producer_passes_admission(app: PlatformApp) -> No
     )
     assert envelope.series is None
     assert envelope.due_at is not None
+    assert envelope.task_version == 1
     assert options["routing_key"] == "jobs.images.high"
+
+
+def test_a_message_of_a_celery_producer_says_the_version_of_its_task(app: PlatformApp) -> None:
+    def pay(order: int) -> None:
+        pass
+
+    registered: Any = app.task(name="shop.pay")(pay)
+    registered.spec = TaskSpec(name="shop.pay", version=2)
+    producer = _Producer()
+    amqp: Any = app.amqp
+    message = amqp.create_task_message("0b8a1c5e-9d8e-4a3f-8f0e-2f0b7c6d5e4f", "shop.pay", [1], {})
+
+    amqp.send_task_message(producer, "shop.pay", message, queue="jobs.default.normal")
+
+    ((body, options),) = producer.published
+    assert admit(options["headers"], body, options, [KEY.encode()], allow_unsigned=False).task_version == 2
 
 
 def test_retry_refuses_other_arguments(app: PlatformApp) -> None:
