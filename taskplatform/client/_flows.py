@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 from uuid import UUID
 
 from taskplatform.client._base import Effort, Flow, Wait, in_path, read
+from taskplatform.client._outcome import Outcome, answered
 from taskplatform.client.calls import Call, encode
-from taskplatform.client.errors import JobTimeout
+from taskplatform.client.errors import ClientError, JobTimeout, Rejected
 from taskplatform.client.views import Accepted, AttemptView, DeadLetterView, JobView, Problem, TaskView
 from taskplatform.job import State
 from taskplatform.overview import Overview
@@ -98,22 +99,56 @@ class Flows:
         return read(answer, JobView)
 
     def submit_all(self, items: Iterable[bytes], batch_size: int) -> Flow[list[Accepted | Problem]]:
-        """Hand in jobs, each written by `batch_item`, with few requests; gives what became of each, in order."""
+        """Hand in jobs, each written by `batch_item`, with few requests; gives what became of each, in order.
+
+        Raises ClientError at the first request that fails.
+        """
         outcome: list[Accepted | Problem] = []
         for batch in in_batches(items, batch_size):
-            outcome += yield from self._submit_batch(batch)
+            answers = yield from self._submit_batch(batch)
+            outcome += map(answered, answers)
         return outcome
 
-    def _submit_batch(self, items: Sequence[bytes]) -> Flow[list[Accepted | Problem]]:
-        outcome: list[Accepted | Problem] = [Problem()] * len(items)
+    def submit_each(self, items: Iterable[bytes], batch_size: int) -> Flow[list[Outcome]]:
+        """Hand in jobs of many callers, each written by `batch_item`; gives the answer or the error of each, in order.
+
+        A job gets the error of a request that refuses it alone: where several are refused as a whole, their halves are
+        handed in apart. An error that is not about the jobs is that of all which have no answer yet.
+        """
+        outcome: list[Outcome] = []
+        for batch in in_batches(items, batch_size):
+            yield from self._submit_apart(batch, outcome)
+        return outcome
+
+    def _submit_apart(self, items: Sequence[bytes], outcome: list[Outcome]) -> Flow[None]:
+        if outcome and _is_over(outcome[-1]):
+            # The last one has tried as long as it may: the others need not find out again.
+            outcome += [outcome[-1]] * len(items)
+            return
+        answers = yield from self._submit_batch(items)
+        if len(items) == 1 or not any(isinstance(answer, Rejected) for answer in answers):
+            outcome += answers
+            return
+        middle = len(items) // 2
+        yield from self._submit_apart(items[:middle], outcome)
+        yield from self._submit_apart(items[middle:], outcome)
+
+    def _submit_batch(self, items: Sequence[bytes]) -> Flow[list[Outcome]]:
+        outcome: list[Outcome] = [Problem()] * len(items)
         pending = list(range(len(items)))
         failures = 0
         while True:
             text = b"[" + b",".join(items[index] for index in pending) + b"]"
-            answer = yield from self.effort.ask(
-                "POST", "/v1/jobs:batch", also="batch_rejected", headers=_JSON, body=text
-            )
-            for index, item in zip(pending, read(answer, _Items).items, strict=True):
+            try:
+                answer = yield from self.effort.ask(
+                    "POST", "/v1/jobs:batch", also="batch_rejected", headers=_JSON, body=text
+                )
+                found = read(answer, _Items).items
+            except ClientError as error:
+                for index in pending:
+                    outcome[index] = error
+                return outcome
+            for index, item in zip(pending, found, strict=True):
                 outcome[index] = item.problem if item.id is None else Accepted(id=item.id, state=item.state)
             # What the platform could not take at the moment is handed in again.
             pending = [index for index in pending if _is_passing(outcome[index])]
@@ -235,8 +270,12 @@ def in_batches(items: Iterable[bytes], batch_size: int) -> Iterator[list[bytes]]
         yield held
 
 
-def _is_passing(item: Accepted | Problem) -> bool:
+def _is_passing(item: Outcome) -> bool:
     return isinstance(item, Problem) and item.retryable
+
+
+def _is_over(item: Outcome) -> bool:
+    return isinstance(item, ClientError) and not isinstance(item, Rejected)
 
 
 def _in_time(job: JobView) -> JobView:

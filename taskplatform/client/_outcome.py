@@ -17,6 +17,9 @@ from taskplatform.task import Task
 R = TypeVar("R")
 H = TypeVar("H")
 
+Outcome = Accepted | Problem | errors.ClientError
+"""What became of one job of a batch: its own answer, or the error of the request that it was in."""
+
 
 def outcome_of(job: JobView, task: Task[..., R]) -> R:
     """Give a job's result. Raises JobFailed, JobCancelled, JobExpired, JobTimeout or UnexpectedAnswer."""
@@ -34,20 +37,35 @@ def outcome_of(job: JobView, task: Task[..., R]) -> R:
             raise errors.JobTimeout(job)
 
 
+def answered(item: Outcome) -> Accepted | Problem:
+    """Give a job's own answer. Raises ClientError when its request failed."""
+    if isinstance(item, errors.ClientError):
+        raise item
+    return item
+
+
+def accepted(item: Outcome) -> Accepted:
+    """Give a job that is kept. Raises ApiError for one that was refused, ClientError when its request failed."""
+    answer = answered(item)
+    if isinstance(answer, Problem):
+        raise errors.refusal(answer)
+    return answer
+
+
 def handles_of(
     calls: Sequence[Call[R]], outcome: Sequence[Accepted | Problem], handle: Callable[[UUID, Task[..., R]], H]
 ) -> list[H]:
     """Make a handle for each submission of a batch. Raises BatchRejected with the handles when some were refused."""
-    accepted: dict[int, H] = {}
+    handles: dict[int, H] = {}
     problems: dict[int, Problem] = {}
     for position, (call, item) in enumerate(zip(calls, outcome, strict=True)):
         if isinstance(item, Problem):
             problems[position] = item
         else:
-            accepted[position] = handle(item.id, call.task)
+            handles[position] = handle(item.id, call.task)
     if problems:
-        raise errors.BatchRejected(accepted, problems)
-    return list(accepted.values())
+        raise errors.BatchRejected(handles, problems)
+    return list(handles.values())
 
 
 def _as_promised(job: JobView, task: Task[..., Any]) -> Any:

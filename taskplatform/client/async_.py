@@ -16,11 +16,10 @@ from taskplatform.client import _http
 from taskplatform.client._base import Answer, Effort, Flow, NoAnswer, Reply, Request, Wait
 from taskplatform.client._flows import Flows, JobFilters, LetterFilters
 from taskplatform.client._gather import Gather
-from taskplatform.client._outcome import handles_of, outcome_of
+from taskplatform.client._outcome import Outcome, accepted, handles_of, outcome_of
 from taskplatform.client._trace import leg
 from taskplatform.client.calls import Call, batch_item, call, named
-from taskplatform.client.errors import refusal
-from taskplatform.client.views import Accepted, AttemptView, DeadLetterView, JobView, Problem, TaskView
+from taskplatform.client.views import AttemptView, DeadLetterView, JobView, TaskView
 from taskplatform.overview import Overview
 from taskplatform.task import Task
 
@@ -79,7 +78,7 @@ class AsyncJobHandle(Generic[R]):
 class Batching:
     """Hands in single jobs of one client together: what comes within a few milliseconds is one request."""
 
-    def __init__(self, client: AsyncClient, gather: Gather[bytes, Accepted | Problem]) -> None:
+    def __init__(self, client: AsyncClient, gather: Gather[bytes, Outcome]) -> None:
         self._client = client
         self._gather = gather
 
@@ -95,9 +94,7 @@ class Batching:
 
     async def send(self, prepared: Call[R]) -> AsyncJobHandle[R]:
         """Hand in a prepared call."""
-        item = await self._gather.put(batch_item(prepared))
-        if isinstance(item, Problem):
-            raise refusal(item)
+        item = accepted(await self._gather.put(batch_item(prepared)))
         return AsyncJobHandle(self._client, item.id, prepared.task)
 
 
@@ -170,8 +167,8 @@ class AsyncClient:
     async def batching(self, *, window_seconds: float = 0.003, batch_size: int = 500) -> AsyncIterator[Batching]:
         """Hand in together what comes within `window_seconds`; the end of the block waits for all of it."""
 
-        async def flush(items: list[bytes]) -> list[Accepted | Problem]:
-            return await self._run(self._flows.submit_all(items, batch_size))
+        async def flush(items: list[bytes]) -> list[Outcome]:
+            return await self._run(self._flows.submit_each(items, batch_size))
 
         gather = Gather(flush, window_seconds=window_seconds, batch_size=batch_size)
         try:

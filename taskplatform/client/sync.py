@@ -16,11 +16,10 @@ from taskplatform.client import _http
 from taskplatform.client._base import Answer, Effort, Flow, NoAnswer, Reply, Request, Wait
 from taskplatform.client._collect import Collect
 from taskplatform.client._flows import Flows, JobFilters, LetterFilters
-from taskplatform.client._outcome import handles_of, outcome_of
+from taskplatform.client._outcome import Outcome, accepted, handles_of, outcome_of
 from taskplatform.client._trace import leg
 from taskplatform.client.calls import Call, batch_item, call, named
-from taskplatform.client.errors import refusal
-from taskplatform.client.views import Accepted, AttemptView, DeadLetterView, JobView, Problem, TaskView
+from taskplatform.client.views import AttemptView, DeadLetterView, JobView, TaskView
 from taskplatform.overview import Overview
 from taskplatform.task import Task
 
@@ -76,7 +75,7 @@ class JobHandle(Generic[R]):
 class ThreadBatching:
     """Hands in single jobs of many threads together: what comes within a few milliseconds is one request."""
 
-    def __init__(self, client: Client, collect: Collect[bytes, Accepted | Problem]) -> None:
+    def __init__(self, client: Client, collect: Collect[bytes, Outcome]) -> None:
         self._client = client
         self._collect = collect
 
@@ -97,9 +96,7 @@ class ThreadBatching:
 
     def send(self, prepared: Call[R]) -> JobHandle[R]:
         """Hand in a prepared call."""
-        item = self._collect.put(batch_item(prepared))
-        if isinstance(item, Problem):
-            raise refusal(item)
+        item = accepted(self._collect.put(batch_item(prepared)))
         return JobHandle(self._client, item.id, prepared.task)
 
 
@@ -170,11 +167,12 @@ class Client:
     def batching(self, *, window_seconds: float = 0.003, batch_size: int = 500) -> Iterator[ThreadBatching]:
         """Hand in together what threads submit within `window_seconds`; the end of the block waits for all of it.
 
-        Each call keeps its own key, handle and error. Open the block in the process that uses it: it has threads.
+        Each call keeps its own key, handle and error. Open the block in the process that uses it: it has threads, and
+        raises RuntimeError when they cannot be started.
         """
 
-        def flush(items: list[bytes]) -> list[Accepted | Problem]:
-            return self._run(self._flows.submit_all(items, batch_size))
+        def flush(items: list[bytes]) -> list[Outcome]:
+            return self._run(self._flows.submit_each(items, batch_size))
 
         collect = Collect(flush, window_seconds=window_seconds, batch_size=batch_size)
         try:

@@ -34,12 +34,13 @@ _REFUSALS = {
 class FaultyApi:
     """The server's script and its record; after the faults every request is answered properly.
 
-    In a batch a job of the task `refused` is refused.
+    In a batch a job of the task `refused` is refused; one of the task `poison` has its whole request refused.
     """
 
     faults: list[Fault] = field(default_factory=list)
     job: dict[str, Any] = field(default_factory=lambda: {**JOB, "state": "succeeded", "result": 3})
     refused: str = ""
+    poison: str = ""
     url: str = ""
     keys: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -80,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         api.paths.append(self.path)
         api.bodies.append(json.loads(body) if body else None)
         match api.faults.pop(0) if api.faults else None:
+            case None if self._is_poisoned(api.bodies[-1]):
+                self._answer(400, b'{"title": "too deep", "code": "too_deep"}', "application/problem+json")
             case None:
                 self._answer(200, json.dumps(self._proper(api.bodies[-1])).encode())
             case Fault.AWAY | Fault.LIMITED | Fault.PROXY_PAGE as refusal:
@@ -96,6 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "1000")
             self.end_headers()
             self.wfile.write(b'{"id": ')
+
+    def _is_poisoned(self, body: Any) -> bool:
+        return isinstance(body, list) and self.server.api.poison in [job["task"] for job in body]
 
     def _proper(self, body: Any) -> Any:
         if self.path == "/v1/jobs:batch":

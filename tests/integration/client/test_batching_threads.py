@@ -1,21 +1,37 @@
 """Threads that hand in single jobs share requests, and each of them gets its own answer."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from threading import Event
 
 import pytest
 
 from taskplatform import Retry
 from taskplatform.client import Client, Effort, JobHandle, NoAnswer, Rejected, call
-from taskplatform.client._collect import Collect
 from taskplatform.errors import TaskplatformError
 from tests.fixtures.waiting import eventually
-from tests.integration.client.faulty_api import Fault, FaultyApi, running
+from tests.integration.client.faulty_api import JOB, Fault, FaultyApi, running
 
 CALLERS = 8
-_EFFORT = Effort(retry=Retry(max_attempts=4, backoff_seconds=0.001, jitter=0.0), timeout_seconds=0.3)
+_EFFORT = Effort(retry=Retry(max_attempts=4, backoff_seconds=0.001, jitter=0.0), timeout_seconds=5.0)
+
+_LEFT_OPEN = """
+import sys, threading, time
+from taskplatform.client import Client
+
+block = Client(sys.argv[1]).batching(window_seconds=3600)
+batching = block.__enter__()
+
+def submit():
+    print(batching.submit("demo.add", 1, 2).id)
+    threading.main_thread().join()
+    print(batching.submit("demo.add", 3, 4).id)
+
+threading.Thread(target=submit).start()
+while not batching.waiting:
+    time.sleep(0.01)
+"""
 
 
 @pytest.fixture
@@ -114,26 +130,26 @@ def test_a_refused_job_is_the_error_of_its_own_thread_alone(
     assert handle.task.name == "demo.add"
 
 
-def test_items_that_come_while_all_flushes_are_under_way_wait_and_travel_together() -> None:
-    go_on = Event()
-    flushed: list[list[int]] = []
+def test_a_job_that_spoils_its_request_is_the_error_of_its_own_thread_alone(
+    api: FaultyApi, client: Client, threads: ThreadPoolExecutor
+) -> None:
+    api.poison = "demo.deep"
 
-    def flush(items: list[int]) -> list[int]:
-        flushed.append(items)
-        go_on.wait(5)
-        return items
+    with client.batching(window_seconds=3600, batch_size=CALLERS) as batching:
+        bad = threads.submit(batching.send, call("demo.deep"))
+        good = [threads.submit(batching.submit, "demo.add", n, n) for n in range(CALLERS - 1)]
+        error = bad.exception(30)
+        handles = [submission.result(30) for submission in good]
 
-    collect = Collect(flush, window_seconds=0.0, batch_size=100)
-    with ThreadPoolExecutor(10) as threads:
-        early = []
-        for number in range(4):
-            early.append(threads.submit(collect.put, number))
-            eventually(partial(flushed.__contains__, [number]))
-        late = [threads.submit(collect.put, number) for number in range(4, 10)]
-        eventually(lambda: collect.waiting == 6)
-        go_on.set()
-        answers = [one.result(5) for one in (*early, *late)]
-    collect.close()
+    assert isinstance(error, Rejected)
+    assert error.code == "too_deep"
+    assert [handle.task.name for handle in handles] == ["demo.add"] * (CALLERS - 1)
 
-    assert answers == list(range(10))
-    assert [len(items) for items in flushed] == [1, 1, 1, 1, 6]
+
+def test_a_process_with_an_open_block_answers_whoever_waits_and_exits(api: FaultyApi) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _LEFT_OPEN, api.url], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split() == [JOB["id"]] * 2

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from taskplatform import Retry
-from taskplatform.client import AsyncClient, Client, Effort, NoAnswer
+from taskplatform.client import AsyncClient, AsyncJobHandle, Client, Effort, NoAnswer, Rejected, call
 from taskplatform.errors import SettingsError
 from tests.integration.client.faulty_api import Fault, FaultyApi, running
 
@@ -136,3 +136,18 @@ def test_the_end_of_a_batching_block_sends_what_still_waits(api: FaultyApi) -> N
     asyncio.run(submit_one())
 
     assert api.paths == ["/v1/jobs:batch"]
+
+
+def test_a_job_that_spoils_its_request_is_the_error_of_its_own_caller_alone(api: FaultyApi) -> None:
+    api.poison = "demo.deep"
+
+    async def submit_all() -> list[object]:
+        async with (
+            AsyncClient(api.url, effort=_EFFORT) as client,
+            client.batching(window_seconds=3600, batch_size=4) as batching,
+        ):
+            submissions = [batching.submit("demo.add", n, n) for n in range(3)]
+            bad = batching.send(call("demo.deep"))
+            return list(await asyncio.gather(*submissions, bad, return_exceptions=True))
+
+    assert [type(answer) for answer in asyncio.run(submit_all())] == [AsyncJobHandle] * 3 + [Rejected]

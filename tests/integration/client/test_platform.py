@@ -1,6 +1,7 @@
 """The SDK against the real API, worker and dispatcher."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -188,3 +189,15 @@ def test_an_event_loop_has_the_same_calls(platform: Stack) -> None:
     assert sorted(result.total for result in results) == [2 * n for n in range(30)]
     assert listed >= 32
     assert state == State.CANCELLED
+
+
+def test_a_job_over_the_limit_of_a_request_harms_no_other_thread_of_its_batch(client: Client) -> None:
+    with ThreadPoolExecutor(3) as threads, client.batching(window_seconds=3600, batch_size=3) as batching:
+        sums = [threads.submit(batching.submit, add, n, n) for n in range(2)]
+        bad = threads.submit(batching.submit, "demo.add", "x" * 6_000_000, 1)
+        error = bad.exception(30)
+        handles = [one.result(30) for one in sums]
+
+    assert isinstance(error, Rejected)
+    assert error.code == "body_too_large"
+    assert [handle.result(30).total for handle in handles] == [0, 2]

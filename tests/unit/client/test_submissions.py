@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from taskplatform import Task, task
-from taskplatform.client import BatchRejected, Problem, call, named
+from taskplatform.client import BatchRejected, NoAnswer, Problem, Rejected, Unauthorized, call, named
 from taskplatform.client._flows import BATCH_BYTES, in_batches
 from taskplatform.client._outcome import handles_of
 from taskplatform.client.calls import batch_item
 from taskplatform.client.views import Accepted
 from taskplatform.errors import InvalidInput, SettingsError, TaskplatformError
 from taskplatform.job import State
-from tests.unit.client.scripts import JOB_ID, Clock, answer, flows, play, problem
+from tests.unit.client.scripts import CUT_OFF, JOB_ID, Clock, answer, flows, play, problem
 
 
 @task(name="demo.add")
@@ -134,6 +134,55 @@ def test_a_batch_that_is_no_batch_is_refused_as_a_whole() -> None:
 
     with pytest.raises(InvalidInput):
         play(flows(clock).submit_all([b"{}"], 500), problem(422, "too_many"), clock=clock)
+
+
+def test_of_many_callers_only_the_one_whose_job_spoils_the_request_is_refused() -> None:
+    clock = Clock()
+    accepted = {"status": 202, "id": str(JOB_ID), "state": "queued"}
+    too_big = problem(413, "body_too_large")
+
+    outcome, played = play(
+        flows(clock).submit_each([b"1", b"2", b"3", b"4"], 500),
+        too_big,
+        answer(202, {"items": [accepted] * 2}),
+        too_big,
+        too_big,
+        answer(202, {"items": [accepted]}),
+        clock=clock,
+    )
+
+    assert [request.body for request in played.requests] == [b"[1,2,3,4]", b"[1,2]", b"[3,4]", b"[3]", b"[4]"]
+    assert [type(one) for one in outcome] == [Accepted, Accepted, Rejected, Accepted]
+
+
+def test_of_many_callers_those_whose_jobs_are_accepted_hear_of_no_later_error() -> None:
+    clock = Clock()
+    accepted = {"status": 202, "id": str(JOB_ID), "state": "queued"}
+    away = {"status": 503, "problem": {"status": 503, "title": "away", "retryable": True}}
+
+    outcome, _ = play(
+        flows(clock).submit_each([b"1", b"2"], 500),
+        answer(207, {"items": [accepted, away]}),
+        problem(403, "forbidden"),
+        clock=clock,
+    )
+
+    assert [type(one) for one in outcome] == [Accepted, Unauthorized]
+
+
+def test_once_the_platform_is_away_the_rest_is_not_tried() -> None:
+    clock = Clock()
+    accepted = {"status": 202, "id": str(JOB_ID), "state": "queued"}
+
+    outcome, _ = play(
+        flows(clock, max_attempts=2).submit_each([b"1", b"2", b"3"], 1),
+        answer(202, {"items": [accepted]}),
+        CUT_OFF,
+        CUT_OFF,
+        clock=clock,
+    )
+
+    assert [type(one) for one in outcome] == [Accepted, NoAnswer, NoAnswer]
 
 
 def test_a_partly_refused_batch_raises_with_the_handles_of_the_rest() -> None:
