@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -56,8 +57,16 @@ class Policy:
 
     @property
     def fingerprint(self) -> str:
-        """A short text that differs between policies."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        """A short text that differs between policies, and says the same wherever and by whatever code it is made."""
+        # 30 and 30.0 days are the same policy.
+        rules = [
+            (rule.tenant, rule.task, float(rule.retention_days), float(rule.dead_retention_days)) for rule in self.rules
+        ]
+        return hashlib.sha256(json.dumps([float(self.default_days), *rules]).encode()).hexdigest()[:16]
+
+    def allows(self, due: Iterable[Cutoff], now: datetime) -> bool:
+        """Tell whether it keeps nothing of what the cutoffs of another policy name."""
+        return all(cut.before <= now - self.kept(cut.tenant, cut.task, dead=cut.dead) for cut in due)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from taskplatform.telemetry import Metrics
 
 MOST_RAW_BYTES = 16 * 1024 * 1024
 """An object is closed when it holds so much before compression: so much, and one chunk more, is in memory at once."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 30.0
 """How long the store of objects may take for one batch: a transaction of Postgres is open meanwhile."""
 
 

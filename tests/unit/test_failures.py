@@ -25,6 +25,11 @@ def test_a_disk_that_fails_and_an_internal_error_leave_a_write_in_doubt(
     assert type(raised.value) is meaning
 
 
+def test_a_session_that_was_ended_for_its_silence_has_changed_nothing() -> None:
+    with pytest.raises(StoreUnavailable), translated(Purpose.WRITE):
+        raise psycopg.errors.lookup("25P03")("terminating connection due to idle-in-transaction timeout")
+
+
 def test_a_connection_that_goes_away_under_a_read_may_be_replaced() -> None:
     with pytest.raises(CutOff), translated(Purpose.READ):
         raise psycopg.OperationalError("server closed the connection unexpectedly")

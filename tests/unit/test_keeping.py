@@ -114,6 +114,24 @@ def test_before_the_first_look_nothing_of_that_day_has_been_kept_long_enough(
     assert cutoffs(groups, policy, at) == ()
 
 
+@given(policy=_policies, groups=_days_of_groups, longer=st.floats(0.1, 10))
+def test_a_policy_allows_what_it_names_itself_and_nothing_of_what_it_keeps_longer(
+    policy: Policy, groups: list[Group], longer: float
+) -> None:
+    due = cutoffs(groups, policy, NOW)
+
+    assert policy.allows(due, NOW)
+    assert policy.allows(due, NOW + timedelta(days=longer))
+    assert policy.allows(due, NOW - timedelta(days=longer)) is (not due)
+
+
+def test_days_that_are_whole_numbers_make_the_same_fingerprint() -> None:
+    rule = Rule(tenant="acme", retention_days=7, dead_retention_days=7.5)
+    same = Rule(tenant="acme", retention_days=7.0, dead_retention_days=7.5)
+
+    assert Policy(default_days=30, rules=(rule,)).fingerprint == Policy(default_days=30.0, rules=(same,)).fingerprint
+
+
 @given(left=_policies, right=_policies)
 def test_policies_differ_in_their_fingerprint(left: Policy, right: Policy) -> None:
     assert (left == right) == (left.fingerprint == right.fingerprint)

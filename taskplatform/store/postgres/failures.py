@@ -34,7 +34,9 @@ _CANCELLED = "57014"
 _NO_CONNECTION = ("08", "57P")
 # A disk that fails, and what Postgres cannot explain itself: it may be done all the same.
 _BROKEN = ("58", "XX")
-_NOT_NOW = ("53", "55P03", _CANCELLED, _READ_ONLY)
+# Postgres ends a session that says nothing for too long within a transaction, which it undoes first.
+_IDLE = "25P03"
+_NOT_NOW = ("53", "55P03", _CANCELLED, _READ_ONLY, _IDLE)
 
 
 def refuse_impossible_text(calls: Sequence[Call]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -26,8 +26,11 @@ REST = "rest"
 _SURVEY_SECONDS = 900.0
 # A round that has more to do is followed by another one; one that never ends looks stuck.
 _ROUND = timedelta(minutes=5)
-# A job and its result may have more than a megabyte.
+# So much is asked for at once: a job and its result may have more than a megabyte, and most have a few hundred bytes.
 _CHUNK_ROWS = 50
+_CHUNK_BYTES = 4 * 1024 * 1024
+# Much longer than the archive may take for a batch: a session that Postgres ends meanwhile forgets nothing.
+_BATCH_TIME = "120s"
 _LEFT_FOR_LATER = ("occupied", "busy", "late")
 
 
@@ -38,6 +41,13 @@ class _Round:
     now: datetime
     archive: Archive | None
     done: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sweep:
+    due: tuple[Cutoff, ...]
+    policy: str
+    archived: int
 
 
 class Upkeep(Asker):
@@ -102,61 +112,62 @@ class Upkeep(Asker):
             taken = await ask(call("take_part", part))
             if not taken:
                 return False
-            ((policy, swept_by, archived),) = taken
-            if swept_by is not None and policy == this.policy.fingerprint:
-                due = tuple(msgspec.json.decode(swept_by, type=list[Cutoff]))
-                return await self._sweep(ask, this, day, due, archived)
+            ((policy, cutoffs_left, archived),) = taken
+            if cutoffs_left is not None:
+                due = tuple(msgspec.json.decode(cutoffs_left, type=list[Cutoff]))
+                if policy == this.policy.fingerprint or this.policy.allows(due, this.now):
+                    return await self._sweep(ask, this, day, _Sweep(due, policy, archived))
             groups = _groups(await ask(_survey(day, this)))
             match _judged(groups, this, day):
                 case Wait(until):
-                    await self._leave(ask, this, day, until)
+                    await self._leave(ask, this.policy.fingerprint, day, until)
                     return False
                 case Drop(due) if day is not None:
                     return await self._drop(ask, this, day, due)
                 case Drop(due) | Sweep(due) if this.archive is None:
-                    return await self._sweep(ask, this, day, due, archived)
+                    return await self._sweep(ask, this, day, _Sweep(due, this.policy.fingerprint, archived))
                 case Drop(due) | Sweep(due):
                     # In a round of its own: whoever comes after one that was cut short archives the same jobs again.
-                    await self._leave(ask, this, day, this.now, due)
+                    await self._leave(ask, this.policy.fingerprint, day, this.now, due)
                     return True
 
     async def _leave(
-        self, ask: Ask, this: _Round, day: Day | None, until: datetime, due: tuple[Cutoff, ...] = ()
+        self, ask: Ask, policy: str, day: Day | None, until: datetime, due: tuple[Cutoff, ...] = ()
     ) -> None:
         left = msgspec.json.encode(due).decode() if due else None
-        await ask(call("leave_part", _part(day), this.policy.fingerprint, str(until), left))
+        await ask(call("leave_part", _part(day), policy, str(until), left))
 
     async def _drop(self, ask: Ask, this: _Round, day: Day, due: tuple[Cutoff, ...]) -> bool:
         ((answer,),) = await ask(call("drop_day", day.name, *day.bounds, *_columns(due), str(FOLD_ROWS)))
         if answer == "wanted":
-            await self._leave(ask, this, day, this.now, due)
+            await self._leave(ask, this.policy.fingerprint, day, this.now, due)
             return True
         _note_left(answer, day.name)
         if answer == "dropped":
             this.done["partitions_dropped"] += len(PARTITIONED)
         return bool(answer == "watched")
 
-    async def _sweep(self, ask: Ask, this: _Round, day: Day | None, due: tuple[Cutoff, ...], archived: int) -> bool:
-        past: list[Row] = await ask(_past(day, due, this.limit))
+    async def _sweep(self, ask: Ask, this: _Round, day: Day | None, sweep: _Sweep) -> bool:
+        past: list[Row] = await ask(_past(day, sweep.due, this.limit))
         taken = past
         if this.archive is not None and past:
-            taken = await _archived(ask, this.archive.begin(_part(day), archived), sorted(past))
+            await ask(call("bear_with_the_archive", _BATCH_TIME))
+            taken = await _archived(ask, this.archive.begin(_part(day), sweep.archived), sorted(past))
             if taken:
                 await ask(call("count_archived", _part(day)))
-        ids, series = array(row[0] for row in taken), array(row[1] for row in taken)
-        ((jobs, attempts),) = await ask(call("forget_ended", ids, series))
+        ((jobs, attempts),) = await ask(call("forget_ended", *_endings(taken)))
         this.done["jobs"] += jobs
         this.done["attempts"] += attempts
         more = len(past) >= this.limit or len(taken) < len(past)
-        await self._leave(ask, this, day, this.now + SLACK, due if more else ())
-        return more
+        await self._leave(ask, sweep.policy, day, this.now + SLACK, sweep.due if more else ())
+        # Whose sweep it was is kept: to another policy the same partition is still to be looked into.
+        return more or sweep.policy != this.policy.fingerprint
 
 
 async def _archived(ask: Ask, batch: ArchiveBatch, past: Sequence[Row]) -> list[Row]:
     taken: list[Row] = []
-    for begin in range(0, len(past), _CHUNK_ROWS):
-        ids = array(row[0] for row in past[begin : begin + _CHUNK_ROWS])
-        records = await ask(call("records_of", ids))
+    for chunk in _chunks(past):
+        records = await ask(call("records_of", *_endings(chunk)))
         await batch.add([record for _, _, record in records])
         taken += [(job_id, series) for job_id, series, _ in records]
         if batch.full:
@@ -164,6 +175,23 @@ async def _archived(ask: Ask, batch: ArchiveBatch, past: Sequence[Row]) -> list[
     if taken:
         await batch.close()
     return taken
+
+
+def _chunks(past: Sequence[Row]) -> Iterator[list[Row]]:
+    chunk: list[Row] = []
+    size = 0
+    for row in past:
+        if chunk and (len(chunk) == _CHUNK_ROWS or size + row[2] > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(row)
+        size += row[2]
+    if chunk:
+        yield chunk
+
+
+def _endings(rows: Sequence[Row]) -> tuple[str, str]:
+    return array(row[0] for row in rows), array(row[1] for row in rows)
 
 
 def _judged(groups: Sequence[Group], this: _Round, day: Day | None) -> Wait | Sweep | Drop:

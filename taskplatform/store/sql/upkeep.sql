@@ -27,11 +27,17 @@ UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4 
 -- One more object of a partition is in the archive. $1 part
 UPDATE retention_parts SET archived = archived + 1 WHERE part = $1
 
+-- name: bear_with_the_archive
+-- Let this transaction wait for the archive longer than others may wait for anything. $1 time, such as 120s
+SELECT set_config('idle_in_transaction_session_timeout', $1, true)
+
 -- name: records_of
--- Ended jobs with their attempts, all columns, for the archive. $1 id (array)
+-- Ended jobs with their attempts, all columns, for the archive, but none that was replayed meanwhile. $1 id, $2 series (arrays)
 SELECT f.id, f.series, json_build_object('job', row_to_json(f), 'attempts', coalesce(
     (SELECT json_agg(row_to_json(a) ORDER BY a.number) FROM attempts a WHERE a.job_id = f.id), '[]'))::text
-FROM finished_jobs f WHERE f.id = ANY ($1::uuid[]) ORDER BY f.id
+FROM finished_jobs f WHERE f.id = ANY ($1::uuid[])
+    AND (f.id, f.series) IN (SELECT i.id, i.series FROM unnest($1::uuid[], $2::int[]) AS i (id, series))
+ORDER BY f.id
 
 -- name: survey_day
 -- The ended jobs of a day by tenant and task, dead ones apart. $1 lowest id, $2 id above the highest
@@ -54,14 +60,16 @@ FROM dead_letters WHERE created_at < $1::timestamptz GROUP BY 1, 2
 SELECT drop_day($1, $2::uuid, $3::uuid, $4::text[], $5::text[], $6::bool[], $7::timestamptz[], $8::int)
 
 -- name: past_in_day
--- Jobs of a day that have been kept long enough. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows, $6 lowest id, $7 id above the highest
-SELECT f.id, f.series FROM finished_jobs f JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
+-- Jobs of a day that have been kept long enough, with the bytes of their texts. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows, $6 lowest id, $7 id above the highest
+SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0)
+FROM finished_jobs f JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
     ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
 WHERE f.id >= $6::uuid AND f.id < $7::uuid ORDER BY f.id LIMIT $5::int
 
 -- name: past_in_rest
 -- The same of those that no daily partition holds. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows
-SELECT f.id, f.series FROM finished_jobs_default f
+SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0)
+FROM finished_jobs_default f
 JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
     ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
 ORDER BY f.ended_at, f.id LIMIT $5::int

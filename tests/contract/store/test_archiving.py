@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import msgspec
@@ -12,20 +13,20 @@ import pytest
 from taskplatform.archive.format import plain
 from taskplatform.errors import ArchiveUnavailable
 from taskplatform.job import State
-from taskplatform.keeping import Policy, Rule
+from taskplatform.keeping import FOLD_ROWS, Policy, Rule
 from taskplatform.store.upkeep import Archive, ArchiveBatch, Pruned
 from tests.fixtures.archive import FolderArchive
 from tests.fixtures.history import TODAY, add_day, add_ended, attempted_ids, ended_ids
-from tests.fixtures.store import TENANT, DrivenStore, a_job
+from tests.fixtures.store import TENANT, DrivenStore, a_job, success
 
 LONG_AGO = TODAY - timedelta(days=100)
 POLICY = Policy(default_days=30, rules=(Rule(tenant="globex", retention_days=365, dead_retention_days=365),))
 
 
-def prune(store: DrivenStore, archive: Archive | None, limit: int = 5000) -> Pruned:
+def prune(store: DrivenStore, archive: Archive | None, limit: int = 5000, policy: Policy = POLICY) -> Pruned:
     done: Counter[str] = Counter()
     for _ in range(50):
-        pruned = store.wait(store.services.prune(POLICY, limit, archive))
+        pruned = store.wait(store.services.prune(policy, limit, archive))
         done.update(pruned.counts)
         if not pruned.more:
             counts = {kind: count for kind, count in done.items() if count}
@@ -65,6 +66,42 @@ class _CrashingBatch:
         if self._owner.crashes:
             self._owner.crashes -= 1
             raise ArchiveUnavailable("a crash")
+
+
+class Watching:
+    """Calls back before each chunk of records goes on into the archive, and before each batch is closed."""
+
+    def __init__(
+        self,
+        inner: Archive,
+        *,
+        adds: Callable[[int], object] = lambda _: None,
+        closes: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._inner = inner
+        self.adds = adds
+        self.closes = closes
+
+    def begin(self, part: str, sequence: int) -> ArchiveBatch:
+        return _WatchedBatch(self, self._inner.begin(part, sequence))
+
+
+class _WatchedBatch:
+    def __init__(self, owner: Watching, inner: ArchiveBatch) -> None:
+        self._owner = owner
+        self._inner = inner
+
+    @property
+    def full(self) -> bool:
+        return self._inner.full
+
+    async def add(self, records: Sequence[str]) -> None:
+        await asyncio.to_thread(self._owner.adds, len(records))
+        await self._inner.add(records)
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._owner.closes)
+        await self._inner.close()
 
 
 def test_jobs_are_forgotten_when_the_archive_has_them(store: DrivenStore, archive: FolderArchive) -> None:
@@ -149,6 +186,71 @@ def test_a_job_that_is_replayed_meanwhile_is_archived_with_its_second_end(
 
     assert store.job(job_id).state is State.QUEUED
     assert [found.job.state for found in archive.found()] == ["dead"]
+
+
+def test_a_job_that_ends_again_while_others_are_archived_is_kept_from_then_on(
+    store: DrivenStore, archive: FolderArchive
+) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 60, state=State.DEAD)
+    last = ids[-1]
+
+    def replay_and_end(_: int) -> None:
+        if store.job(last).state is State.DEAD:
+            store.wait(store.services.replay(TENANT, [last]))
+            store.end(success(store.started(a_job(id=last), series=1)))
+
+    prune(store, Watching(archive.of(), adds=replay_and_end))
+
+    assert store.job(last).state is State.SUCCEEDED
+    assert ended_ids(store) == {last}
+    assert archive.ids() == sorted(ids[:-1])
+
+
+def test_large_jobs_are_asked_for_a_few_at_a_time(store: DrivenStore, archive: FolderArchive) -> None:
+    add_day(store, LONG_AGO)
+    add_ended(store, LONG_AGO, 5, result=f'"{"x" * 1_500_000}"')
+    chunks: list[int] = []
+
+    prune(store, Watching(archive.of(), adds=chunks.append))
+
+    assert chunks == [2, 2, 1]
+    assert ended_ids(store) == set()
+
+
+def test_postgres_waits_for_a_slow_archive_longer_than_for_others(store: DrivenStore, archive: FolderArchive) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 5)
+    ((name,),) = store.rows("SELECT current_database()")
+    store.rows(f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = '1s'")
+    slow = Watching(archive.of(), closes=lambda: store.rows("SELECT pg_sleep(1.5)"))
+
+    assert prune(store, slow).counts == {"jobs": 5, "attempts": 5}
+    assert archive.ids() == sorted(ids)
+
+
+def test_a_sweep_that_another_policy_left_is_finished_first(store: DrivenStore, archive: FolderArchive) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 5) + add_ended(store, LONG_AGO, 5, tenant="globex")
+    prune(store, Crashing(archive.of()))
+    written = archive.files()
+
+    prune(store, archive.of(), policy=Policy(default_days=20))
+
+    assert set(written) <= set(archive.files())
+    assert archive.ids() == sorted(ids)
+    assert ended_ids(store) == set()
+
+
+def test_a_sweep_that_another_policy_left_takes_nothing_that_is_to_be_kept(
+    store: DrivenStore, archive: FolderArchive
+) -> None:
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, FOLD_ROWS + 1)
+    prune(store, Crashing(archive.of()))
+
+    assert prune(store, archive.of(), policy=Policy(default_days=200)).counts == {}
+    assert ended_ids(store) == set(ids)
 
 
 def test_dispatchers_that_archive_at_once_archive_each_job_once(store: DrivenStore, archive: FolderArchive) -> None:

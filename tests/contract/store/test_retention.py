@@ -127,6 +127,39 @@ def test_a_job_that_ends_while_its_day_is_dropped_is_not_lost(store: DrivenStore
     assert store.job(job_id).state is State.SUCCEEDED
 
 
+def test_a_worker_that_ends_a_job_is_never_undone_for_a_drop(store: DrivenStore, database: str) -> None:
+    day = add_day(store, LONG_AGO)
+    add_ended(store, LONG_AGO)
+    store.wait(store.services.prune(POLICY, 5000))  # It only begins to watch the day.
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(database) as worker:
+        # In a deadlock it is the one to be undone.
+        worker.execute("SET deadlock_timeout = '1ms'")
+        # It has come so far when it looks for the partition.
+        worker.execute("LOCK TABLE ONLY finished_jobs IN ROW EXCLUSIVE MODE")
+        pruning = store.begin(store.services.prune(POLICY, 5000))
+        eventually(lambda: pruning.done() or store.rows(waits) == [(1,)], within_seconds=30)
+        worker.execute(f"LOCK TABLE finished_jobs_{day.name} IN ROW EXCLUSIVE MODE")
+        eventually(pruning.done, within_seconds=30)
+
+    assert pruning.result(60).counts["partitions_dropped"] == 0
+    assert prune(store) == {"partitions_dropped": 2}
+
+
+def test_a_drop_that_is_undone_in_a_deadlock_is_left_for_later(store: DrivenStore) -> None:
+    add_day(store, LONG_AGO)
+    add_ended(store, LONG_AGO)
+    store.rows(
+        "CREATE FUNCTION undo() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = 'deadlock_detected'; END $$"
+    )
+    store.rows("CREATE TRIGGER undo BEFORE DELETE ON retention_parts FOR EACH ROW EXECUTE FUNCTION undo()")
+
+    assert prune(store) == {}
+    store.rows("DROP TRIGGER undo ON retention_parts")
+    assert prune(store) == {"partitions_dropped": 2}
+
+
 def test_a_dead_job_that_is_replayed_is_not_forgotten(store: DrivenStore) -> None:
     add_day(store, LONG_AGO)
     (job_id,) = add_ended(store, LONG_AGO, state=State.DEAD)

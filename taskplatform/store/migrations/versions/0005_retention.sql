@@ -23,7 +23,7 @@ END $$;
 -- somebody reads or writes there for too long: then nothing has changed. Up to `most` jobs, their attempts, and the attempts
 -- of live jobs move into the default partition.
 CREATE FUNCTION drop_day(day text, lower uuid, upper uuid, tenants text[], tasks text[], deads boolean[], befores timestamptz[],
-    most integer) RETURNS text LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+    most integer) RETURNS text LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     ended text := 'finished_jobs_' || day;
     tried text := 'attempts_' || day;
@@ -43,7 +43,11 @@ BEGIN
         IF cardinality(wanted) > most THEN
             RETURN 'wanted';
         END IF;
-        EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', ended);
+    END IF;
+    -- The parents first, as everybody else does: whoever ends a job has locked them when it learns which partition it needs. Others
+    -- queue up behind this lock, so it waits for less time than a deadlock takes to be noticed.
+    LOCK TABLE ONLY finished_jobs, ONLY attempts IN ACCESS EXCLUSIVE MODE;
+    IF to_regclass(ended) IS NOT NULL THEN
         IF EXISTS (SELECT FROM late_rows WHERE part = day) THEN
             RETURN 'late';
         END IF;
@@ -59,6 +63,6 @@ BEGIN
     END IF;
     DELETE FROM retention_parts WHERE part = day;
     RETURN 'dropped';
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
     RETURN 'busy';
 END $$;
