@@ -39,6 +39,7 @@ FROM claimed
 
 -- name: finish_running
 -- End jobs: running -> succeeded or dead, only for the attempt that holds them; one attempts row each, one dead letter for the dead.
+-- The workers' clocks are not Postgres': a job ends no earlier than it was created.
 -- Answers which of them were ended, counted from 1, as one list of numbers; so do the two that follow.
 -- $1 id, $2 attempt, $3 state, $4 reason, $5 result, $6 error, $7 attempt end, $8 start and $9 end in epoch seconds, $10 charged failure, $11 charged crash (arrays)
 WITH i AS (
@@ -51,7 +52,7 @@ WITH i AS (
     INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes, max_attempts,
         soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, started_at, ended_at, worker, tags, trace, reason, body, result, error)
     SELECT id, tenant, task, pool, priority, end_state, series, attempt, failures + failed, crashes + crashed, max_attempts,
-        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, to_timestamp(started), to_timestamp(stopped), worker, tags, trace,
+        soft_limit_seconds, hard_limit_seconds, task_version, expires_at, created_at, to_timestamp(started), greatest(to_timestamp(stopped), created_at), worker, tags, trace,
         reason, body, result, end_error
     FROM gone
 ), tried AS (

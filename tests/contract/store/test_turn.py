@@ -120,6 +120,15 @@ def test_a_succeeded_job_keeps_its_result_and_its_attempt(store: DrivenStore) ->
     assert store.ends(job.id) == [AttemptEnd.SUCCEEDED]
 
 
+def test_a_job_ends_no_earlier_than_it_was_created_by_whichever_clock(store: DrivenStore) -> None:
+    claimed = store.running()
+
+    store.end(replace(success(claimed), started=1.0, stopped=2.0))
+
+    job = store.job(claimed.id)
+    assert job.ended_at == job.created_at
+
+
 def test_finishing_twice_records_one_result(store: DrivenStore) -> None:
     claimed = store.running()
     store.end(success(claimed, "1"))
