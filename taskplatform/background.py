@@ -63,7 +63,7 @@ def new_roles(settings: Settings, store: Cluster | ShardedStore, broker: Broker,
     Each of several clusters has roles of its own, so that one in trouble holds up no other's jobs; the broker's dead
     letters are buried by one for all.
     """
-    policy, objects = policy_of(settings), new_objects(settings)
+    policy, objects = policy_of(settings), new_objects(settings, create=True)
     publish = Publisher(broker, settings.signing_secrets()[0], metrics)
     clusters: Sequence[Cluster] = store.clusters.members if isinstance(store, ShardedStore) else [store]
     roles: list[Role] = [Undertaker(store, broker, metrics, settings)]

@@ -88,8 +88,8 @@ def new_cache(settings: Settings) -> Cache | None:
     return RedisCache(url, answer_seconds=settings.cache_answer_seconds)
 
 
-def new_objects(settings: Settings) -> Objects | None:
-    """Make the object store of the archive, if the settings name one. Raises SettingsError."""
+def new_objects(settings: Settings, *, create: bool = False) -> Objects | None:
+    """Open the object store of the archive, if the settings name one; `create` makes a folder. Raises SettingsError."""
     if not settings.archive_url:
         return None
     try:
@@ -98,7 +98,7 @@ def new_objects(settings: Settings) -> Objects | None:
         raise SettingsError(
             f"archive_url is set, and the extra taskplatform[archive] is not installed: {error}"
         ) from None
-    return UrlObjects(settings.archive_url)
+    return UrlObjects(settings.archive_url, create=create)
 
 
 def new_driver(settings: Settings, store: ScaleStore) -> Driver:

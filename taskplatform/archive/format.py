@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -27,7 +27,16 @@ OBJECT_SUFFIX = ".ndjson.gz"
 MANIFEST_SUFFIX = ".manifest.json"
 REST = "rest"
 """The part of jobs that no daily partition held."""
+MOST_LINES_BYTES = 128 * 1024 * 1024
+"""So much, and no more, is read out of one object: what retention writes has 16 MiB, and a few jobs more."""
 _MOST_NAMES = 100
+# The time in an id is of the clock of whoever made it, that of a job's creation of the database's.
+_CLOCKS = timedelta(days=1)
+# A value is shown if it could be nested so much more deeply: whoever writes it goes deeper than whoever read it.
+_MARGIN = 20
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+
+_Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 _NAME = re.compile(
     r"(?P<stem>cluster-(?P<cluster>\d+)/(?P<part>\d{8}|rest)/(?P<sequence>\d{6,})-[0-9a-f]{16})"
     r"(?P<suffix>\.ndjson\.gz|\.manifest\.json)"
@@ -56,13 +65,17 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     attempts: int
     lowest_id: UUID
     highest_id: UUID
-    first_created: datetime
-    last_created: datetime
-    first_ended: datetime
-    last_ended: datetime
+    first_created: _Moment
+    last_created: _Moment
+    first_ended: _Moment
+    last_ended: _Moment
     states: dict[str, int]
     tenants: list[str] | None
     tasks: list[str] | None
+
+    def __post_init__(self) -> None:
+        """Raise OverflowError for times that UTC does not have."""
+        _refuse_without_utc(self.first_created, self.last_created, self.first_ended, self.last_ended)
 
 
 class ArchivedJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,15 +88,19 @@ class ArchivedJob(msgspec.Struct, frozen=True, kw_only=True):
     pool: str
     state: str
     attempt: int
-    created_at: datetime
-    ended_at: datetime
+    created_at: _Moment
+    ended_at: _Moment
+
+    def __post_init__(self) -> None:
+        """Raise OverflowError for times that UTC does not have."""
+        _refuse_without_utc(self.created_at, self.ended_at)
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One line, read as far as a search needs."""
 
     job: ArchivedJob
-    attempts: list[msgspec.Raw]
+    attempts: list[dict[str, msgspec.Raw]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +115,17 @@ class Wanted:
     until: datetime | None = None
 
     def may_be_in_part(self, part: str) -> bool:
-        """Tell from its name whether a part may hold such jobs."""
+        """Tell from its name whether a part may hold such jobs. Raises Damaged for what is no part's name.
+
+        A part goes by the time in the ids, and a job's creation may be much later: the broker may have kept its message
+        while the database was away. So `since` rules out no part; the manifests know exactly.
+        """
         begins = begin_of(part)
         if begins is None:
             return True
         if self.id is not None:
             return begins.date() == day_of(self.id)
-        after = self.since is None or begins + timedelta(days=1) > self.since
-        return after and (self.until is None or begins <= self.until)
+        return self.until is None or begins - self.until <= _CLOCKS
 
     def may_be_in(self, manifest: Manifest) -> bool:
         """Tell from its manifest whether an object may hold such jobs."""
@@ -194,7 +214,7 @@ def read_manifest(name: str, content: bytes) -> Manifest:
     """Read a manifest. Raises Damaged for what is none, or speaks of another object than its name does."""
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"not a manifest: {error}") from None
     if manifest.format != FORMAT:
         raise Damaged(f"format {manifest.format} is not known here")
@@ -210,13 +230,15 @@ def kind_of(name: str) -> str | None:
 
 
 def read_object(manifest: Manifest, content: bytes) -> Iterator[bytes]:
-    """Give the lines of an object, after it was compared with its manifest. Raises Damaged."""
+    """Give the lines of an object, after it was compared with its manifest: one for each of its jobs. Raises Damaged.
+
+    A few bytes of gzip may stand for any number, so no more than MOST_LINES_BYTES are made of them.
+    """
     if len(content) != manifest.bytes or hashlib.sha256(content).hexdigest() != manifest.sha256:
         raise Damaged(f"it is not what its manifest says: {len(content)} bytes, and {manifest.bytes} were written")
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as lines:
-            for line in lines:
-                yield line.rstrip(b"\n")
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
+            yield from _lines(unpacked, manifest.jobs)
     except (OSError, EOFError, zlib.error) as error:
         raise Damaged(f"it cannot be decompressed: {error}") from None
 
@@ -225,13 +247,21 @@ def read_record(line: bytes) -> Record:
     """Read one line. Raises Damaged."""
     try:
         return msgspec.json.decode(line, type=Record)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"not a record: {error}") from None
 
 
 def plain(line: bytes) -> dict[str, Any]:
-    """Give a record with all it holds; body, result and errors as values instead of JSON texts."""
-    record: dict[str, Any] = msgspec.json.decode(line)
+    """Give a record with all it holds; body, result and errors as values instead of JSON texts. Raises Damaged.
+
+    A text whose value is nested too deeply to be written again stays a text.
+    """
+    try:
+        record: dict[str, Any] = msgspec.json.decode(line)
+    except _UNREADABLE as error:
+        raise Damaged(f"not a record: {error}") from None
+    if not _can_be_written(record):
+        raise Damaged("a record that is nested too deeply")
     for columns in (record["job"], *record["attempts"]):
         for name in ("body", "result", "error"):
             if isinstance(columns.get(name), str):
@@ -259,11 +289,40 @@ def day_of(job_id: UUID) -> date | None:
         return None
 
 
+def _lines(unpacked: gzip.GzipFile, jobs: int) -> Iterator[bytes]:
+    left, lines = MOST_LINES_BYTES, 0
+    while line := unpacked.readline(left + 1):
+        left, lines = left - len(line), lines + 1
+        if left < 0:
+            raise Damaged(f"more than {MOST_LINES_BYTES} bytes come out of it")
+        if lines > jobs:
+            break
+        yield line.rstrip(b"\n")
+    if lines != jobs:
+        raise Damaged(f"its manifest says {jobs} jobs, and it has {'more' if lines > jobs else lines}")
+
+
+def _refuse_without_utc(*times: datetime) -> None:
+    for each in times:
+        each.astimezone(UTC)
+
+
 def _value(text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+        value = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
         return text
+    return value if _can_be_written(value) else text
+
+
+def _can_be_written(value: Any) -> bool:
+    for _ in range(_MARGIN):
+        value = [value]
+    try:
+        msgspec.json.encode(value)
+    except RecursionError:
+        return False
+    return True
 
 
 def _names(found: set[str]) -> list[str] | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError
@@ -22,14 +22,16 @@ class UrlObjects:
     """The objects below a URL: `file:///folder`, `s3://bucket/prefix`, `gs://bucket/prefix`, `az://account/container`.
 
     Credentials, regions and endpoints are those of the environment, under the names that the providers gave them. A
-    folder is made where it is missing. Raises SettingsError for a URL that names no object store.
+    folder that is missing is made with `create` alone. Raises SettingsError for a URL that names no object store.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, create: bool = False) -> None:
         parts = urlsplit(url)
-        self._folder = Path(parts.path) if parts.scheme == "file" else None
+        self._folder = Path(unquote(parts.path)) if parts.scheme == "file" else None
+        if self._folder is not None and not create and not self._folder.is_dir():
+            raise SettingsError(f"archive_url: there is no folder {self._folder}; a dispatcher makes it when it starts")
         try:
-            self._store = _open(url, local=self._folder is not None)
+            self._store = _open(url) if self._folder is None else from_url(url, mkdir=create)
         except (BaseError, ValueError, OSError) as error:
             raise SettingsError(f"archive_url: {_first_line(error)}") from None
 
@@ -63,9 +65,7 @@ class UrlObjects:
             return sorted(found["common_prefixes"])
 
 
-def _open(url: str, *, local: bool) -> ObjectStore:
-    if local:
-        return from_url(url, mkdir=True)
+def _open(url: str) -> ObjectStore:
     return from_url(
         url,
         # These replace the environment's. Plain HTTP is spoken where the endpoint is an http:// URL, and nowhere else.

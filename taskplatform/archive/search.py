@@ -57,8 +57,9 @@ class Search:
                 except Damaged:
                     self._complain(f"{folder}: not of the archive")
         found: list[Manifest] = []
+        names.sort()
         for begin in range(0, len(names), AT_ONCE):
-            read = await asyncio.gather(*(self._manifest(name) for name in sorted(names)[begin : begin + AT_ONCE]))
+            read = await asyncio.gather(*(self._manifest(name) for name in names[begin : begin + AT_ONCE]))
             found += [each for each in read if each is not None and wanted.may_be_in(each)]
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +11,13 @@ from uuid import UUID
 
 import typer
 
-from taskplatform.cli.output import FAILED, AsJson, progress, say, show_fields, show_json, show_table
+from taskplatform.cli.output import FAILED, AsJson, json_list, progress, say, show_fields, show_json, show_table
 from taskplatform.cli.parameters import moment
 from taskplatform.errors import SettingsError
 from taskplatform.job import State
 
 if TYPE_CHECKING:
-    from taskplatform.archive.format import Manifest, Wanted
+    from taskplatform.archive.format import ArchivedJob, Manifest, Wanted
     from taskplatform.archive.search import Found, Search
 
 Since = Annotated[
@@ -42,7 +42,7 @@ def ls(*, since: Since = None, until: Until = None, as_json: AsJson = False) -> 
         show_json(rows)
     else:
         show_table(("CLUSTER", "PART", "OBJECTS", "JOBS", "BYTES", "LAST ENDED"), (list(row.values()) for row in rows))
-    _end(complaints)
+    complaints.end()
 
 
 def search(
@@ -63,14 +63,16 @@ def search(
 
     wanted = Wanted(id=job_id, tenant=tenant, task=task, state=state, since=since, until=until)
     archive, complaints = _open()
-    found, more = asyncio.run(_search(archive, wanted))
     if as_json:
-        show_json([_plain(each) for each in found])
+        with json_list() as show_next:
+            more = asyncio.run(_search(archive, wanted, lambda found: _show_plain(found, show_next, complaints)))
     else:
-        show_table(_HEADINGS, (_row(each) for each in found))
+        jobs: list[ArchivedJob] = []
+        more = asyncio.run(_search(archive, wanted, lambda found: jobs.append(found.job)))
+        show_table(_HEADINGS, map(_row, jobs))
     if more:
         say(f"taskplatform: there are more than {_MOST_JOBS}: narrow the search")
-    _end(complaints)
+    complaints.end()
 
 
 def show(
@@ -78,33 +80,41 @@ def show(
 ) -> None:
     """Print a job of the archive with its attempts and its result; exit status 1 when it is not there."""
     archive, complaints = _open()
-    record = _plain(asyncio.run(archive.one(job_id)))
-    if as_json:
-        show_json(record)
-    else:
-        show_fields(record["job"].items())
-        for attempt in record["attempts"]:
-            show_fields([("attempt", " ".join(f"{name}={value}" for name, value in attempt.items() if value))])
-    _end(complaints)
+    _show_plain(asyncio.run(archive.one(job_id)), show_json if as_json else _show_record, complaints)
+    complaints.end()
 
 
 _MOST_JOBS = 10_000
 _HEADINGS = ("ID", "TENANT", "TASK", "STATE", "POOL", "ATTEMPT", "CREATED", "ENDED")
 
 
-async def _search(archive: Search, wanted: Wanted) -> tuple[list[Found], bool]:
+class _Complaints:
+    def __init__(self) -> None:
+        self._any = False
+
+    def __call__(self, line: str) -> None:
+        self._any = True
+        say(f"taskplatform: {line}")
+
+    def end(self) -> None:
+        if self._any:
+            raise typer.Exit(FAILED)
+
+
+async def _search(archive: Search, wanted: Wanted, take: Callable[[Found], None]) -> bool:
     manifests = await archive.manifests(wanted)
-    found: list[Found] = []
+    found = 0
     with progress("objects", len(manifests)) as count:
         async with aclosing(archive.jobs(wanted, manifests, count)) as jobs:
             async for each in jobs:
-                if len(found) == _MOST_JOBS:
-                    return found, True
-                found.append(each)
-    return found, False
+                if found == _MOST_JOBS:
+                    return True
+                take(each)
+                found += 1
+    return False
 
 
-def _open() -> tuple[Search, list[str]]:
+def _open() -> tuple[Search, _Complaints]:
     from taskplatform.archive.search import Search
     from taskplatform.settings import load
     from taskplatform.wiring import new_objects
@@ -112,18 +122,8 @@ def _open() -> tuple[Search, list[str]]:
     objects = new_objects(load())
     if objects is None:
         raise SettingsError("there is no archive: set TASKPLATFORM_ARCHIVE_URL")
-    complaints: list[str] = []
-
-    def complain(line: str) -> None:
-        complaints.append(line)
-        say(f"taskplatform: {line}")
-
-    return Search(objects, complain), complaints
-
-
-def _end(complaints: list[str]) -> None:
-    if complaints:
-        raise typer.Exit(FAILED)
+    complaints = _Complaints()
+    return Search(objects, complaints), complaints
 
 
 def _by_part(manifests: Iterable[Manifest]) -> Iterable[dict[str, Any]]:
@@ -141,12 +141,22 @@ def _by_part(manifests: Iterable[Manifest]) -> Iterable[dict[str, Any]]:
         }
 
 
-def _plain(found: Found) -> dict[str, Any]:
-    from taskplatform.archive.format import plain
+def _show_plain(found: Found, show_it: Callable[[dict[str, Any]], None], complaints: _Complaints) -> None:
+    from taskplatform.archive.format import Damaged, plain
 
-    return plain(found.line)
+    try:
+        record = plain(found.line)
+    except Damaged as error:
+        complaints(f"{found.job.id}: damaged: {error}")
+    else:
+        show_it(record)
 
 
-def _row(found: Found) -> tuple[object, ...]:
-    job = found.job
+def _show_record(record: dict[str, Any]) -> None:
+    show_fields(record["job"].items())
+    for attempt in record["attempts"]:
+        show_fields([("attempt", " ".join(f"{name}={value}" for name, value in attempt.items() if value))])
+
+
+def _row(job: ArchivedJob) -> tuple[object, ...]:
     return (job.id, job.tenant, job.task, job.state, job.pool, job.attempt, job.created_at, job.ended_at)

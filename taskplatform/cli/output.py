@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from textwrap import indent
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -30,6 +31,21 @@ class Progress(Protocol):
 def show_json(value: Any) -> None:
     """Print a value as indented JSON."""
     show(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+@contextmanager
+def json_list() -> Iterator[Callable[[Any], None]]:
+    """Print values as one indented JSON list, each as it comes; it stays open where the block fails."""
+    begun = False
+
+    def show_next(value: Any) -> None:
+        nonlocal begun
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+        sys.stdout.write(f"{',' if begun else '['}\n{indent(text, '  ')}")
+        begun = True
+
+    yield show_next
+    show("\n]" if begun else "[]")
 
 
 def show_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -75,7 +91,8 @@ def progress(what: str, total: int | None = None) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    # What is printed meanwhile goes where it belongs, and not to stderr.
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -14,7 +14,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from taskplatform.archive.format import Wanted
+from taskplatform.archive.format import Manifest, Wanted
+from taskplatform.archive.objects import UrlObjects
+from taskplatform.archive.search import Found, Search
 from taskplatform.cli import doctor
 from taskplatform.cli.app import run
 from taskplatform.cli.finding import Health
@@ -153,7 +155,7 @@ def test_what_is_archived_twice_is_found_once(command: Command, archive: FolderA
     assert found(command) == [str(job_id)]
 
 
-@pytest.mark.parametrize("spoil", ["truncated", "missing", "manifest"])
+@pytest.mark.parametrize("spoil", ["truncated", "missing", "manifest", "nested", "naive"])
 def test_a_damaged_object_is_named_and_the_rest_is_searched(
     command: Command, archive: FolderArchive, spoil: str
 ) -> None:
@@ -161,15 +163,20 @@ def test_a_damaged_object_is_named_and_the_rest_is_searched(
     whole = fill(archive, "20261101", 1, 2)
     first = archive.manifests()[0].object
     path = archive.folder / first
+    manifest = path.with_name(path.name.replace(".ndjson.gz", ".manifest.json"))
     match spoil:
         case "truncated":
             path.write_bytes(path.read_bytes()[:20])
         case "missing":
             path.unlink()
         case "manifest":
-            path.with_name(path.name.replace(".ndjson.gz", ".manifest.json")).write_bytes(b"\x00{")
+            manifest.write_bytes(b"\x00{")
+        case "nested":
+            manifest.write_bytes(b"[" * 100_000)
+        case "naive":
+            manifest.write_bytes(manifest.read_bytes().replace(b"00Z", b"00"))
 
-    status, out, err = command("search", "--json")
+    status, out, err = command("search", "--json", "--since", "2026-10-01")
 
     assert status == FAILED
     assert [record["job"]["id"] for record in json.loads(out)] == [str(each) for each in whole]
@@ -242,6 +249,77 @@ def test_a_wanted_day_is_all_that_is_listed(archive: FolderArchive) -> None:
     fill(archive, "20261101", 0, 1)
 
     assert asyncio.run(archive.search().manifests(Wanted(since=DAY + timedelta(days=1)))) == []
+
+
+def test_a_job_whose_creation_is_later_than_its_id_is_found(command: Command, archive: FolderArchive) -> None:
+    (job_id,) = fill(archive, "20261101", 0, 1, created_at="2026-11-02T07:00:00Z", ended_at="2026-11-02T07:00:01Z")
+
+    assert found(command, "--since", "2026-11-02T06:00:00Z") == [str(job_id)]
+
+
+def test_a_folder_in_the_far_future_ends_no_search(command: Command, archive: FolderArchive) -> None:
+    (job_id,) = fill(archive, "20261101", 0, 1)
+    (archive.folder / "cluster-0" / "99991231").mkdir()
+    (archive.folder / "cluster-0" / "99991231" / "a").write_text("x")
+
+    status, out, err = command("search", "--json", "--since", "2026-10-01")
+
+    assert (status, [record["job"]["id"] for record in json.loads(out)]) == (FAILED, [str(job_id)])
+    assert "not of the archive" in err
+
+
+def test_a_record_that_cannot_be_shown_is_named(
+    command: Command, archive: FolderArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job_id,) = fill(archive, "20261101", 0, 1)
+    monkeypatch.setattr("taskplatform.archive.format._MARGIN", 100_000)
+
+    status, out, err = command("search", "--json")
+
+    assert (status, json.loads(out)) == (FAILED, [])
+    assert f"{job_id}: damaged" in err
+    assert command("show", str(job_id))[:2] == (FAILED, "")
+
+
+def test_jobs_are_printed_as_they_are_found(
+    command: Command, archive: FolderArchive, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sequence in range(2):
+        fill(archive, "20261101", sequence, 1)
+    printed: list[str] = []
+    read = Search._read
+
+    def noting(search: Search, manifest: Manifest, wanted: Wanted) -> Coroutine[Any, Any, list[Found]]:
+        printed.append(capsys.readouterr().out)
+        return read(search, manifest, wanted)
+
+    monkeypatch.setattr(Search, "_read", noting)
+    _, rest, _ = command("search", "--json")
+
+    assert [text.count('"job"') for text in [*printed, rest]] == [0, 1, 1]
+    assert len(json.loads("".join([*printed, rest]))) == 2
+
+
+def test_a_folder_that_is_not_there_is_said_and_not_made(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/mistyped"
+    monkeypatch.setenv("TASKPLATFORM_ARCHIVE_URL", url)
+
+    status, out, err = command("ls")
+
+    assert (status, out, err.count("\n")) == (USAGE, "", 1)
+    assert "there is no folder" in err
+    assert [finding.health for finding in doctor._retention(load({}, archive_url=url))] == [Health.WRONG]
+    assert not (tmp_path / "mistyped").exists()
+
+
+def test_a_folder_may_have_a_space_in_its_name(tmp_path: Path) -> None:
+    objects = UrlObjects(f"file://{tmp_path}/a%20folder", create=True)
+
+    asyncio.run(objects.put("cluster-0/a", b"x"))
+
+    assert (tmp_path / "a folder" / "cluster-0" / "a").read_bytes() == b"x"
 
 
 def test_the_doctor_looks_at_archive_and_retention(archive: FolderArchive, tmp_path: Path) -> None:
