@@ -51,14 +51,24 @@ def revisions() -> tuple[str, str]:
     return str(newest.down_revision), newest.revision
 
 
+def at(postgres: Postgres, revision: str) -> Iterator[str]:
+    name = f"test_{uuid4().hex[:12]}"
+    dsn = postgres.create_database(name)
+    migrate(dsn, revision=revision)
+    yield dsn
+    postgres.drop_database(name)
+
+
 @pytest.fixture
 def older(postgres: Postgres) -> Iterator[str]:
     """The DSN of a database that is one revision behind."""
-    name = f"test_{uuid4().hex[:12]}"
-    dsn = postgres.create_database(name)
-    migrate(dsn, revision=revisions()[0])
-    yield dsn
-    postgres.drop_database(name)
+    yield from at(postgres, revisions()[0])
+
+
+@pytest.fixture
+def unindexed(postgres: Postgres) -> Iterator[str]:
+    """The DSN of a database before the revision that replaces the index of tenants."""
+    yield from at(postgres, "0006")
 
 
 @pytest.fixture
@@ -156,12 +166,72 @@ def test_no_request_fails_while_a_loaded_database_is_migrated(
     assert revision_of(loaded.database) == "next"
 
 
-def test_a_migration_that_does_not_get_its_table_steps_back_and_tries_again(older: str) -> None:
+def tenants_index(dsn: str) -> tuple[int, bool]:
+    """Give the number of the new index of tenants, and whether it is valid."""
+    with psycopg.connect(dsn) as link:
+        row = link.execute(
+            "SELECT indexrelid::int, indisvalid FROM pg_index WHERE indexrelid = to_regclass('jobs_of_tenant')"
+        ).fetchone()
+        assert link.execute("SELECT to_regclass('jobs_tenant')").fetchone() == (None,)
+    assert row is not None
+    return row[0], row[1]
+
+
+def test_an_index_that_waits_for_an_older_transaction_is_built_once(unindexed: str) -> None:
+    builds: set[tuple[Any, ...]] = set()
+    query = (
+        "SELECT pid, query_start, clock_timestamp() - query_start > '3 s' FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'CREATE INDEX CONCURRENTLY%' AND wait_event_type = 'Lock'"
+    )
+
+    with psycopg.connect(unindexed) as writer, psycopg.connect(unindexed, autocommit=True) as watcher:
+        writer.execute(
+            "INSERT INTO jobs (id, tenant, task, pool, priority, state, max_attempts, body)"
+            " VALUES (gen_random_uuid(), 't', 't', 'p', 'normal', 'queued', 1, '[]')"
+        )
+        with ThreadPoolExecutor(1) as threads:
+            migration = threads.submit(migrate, unindexed)
+            try:
+
+                def has_waited_long() -> bool:
+                    found = watcher.execute(query).fetchall()
+                    builds.update((pid, began) for pid, began, _ in found)
+                    return any(long for _, _, long in found)
+
+                eventually(has_waited_long, within_seconds=30)
+            finally:
+                writer.commit()
+            migration.result(60)
+
+    assert len(builds) == 1
+    assert tenants_index(unindexed)[1]
+    assert revision_of(unindexed) == revisions()[1]
+
+
+@pytest.mark.parametrize("valid", [True, False])
+def test_an_upgrade_that_was_cut_short_keeps_an_index_only_if_it_is_valid(unindexed: str, valid: bool) -> None:
+    with psycopg.connect(unindexed, autocommit=True) as link:
+        link.execute("CREATE INDEX jobs_of_tenant ON jobs (tenant, id) WHERE tenant IS NOT NULL")
+        row = link.execute("SELECT 'jobs_of_tenant'::regclass::oid::int").fetchone()
+        link.execute("UPDATE pg_index SET indisvalid = %s WHERE indexrelid = 'jobs_of_tenant'::regclass", (valid,))
+    assert row is not None
+
+    migrate(unindexed)
+
+    number, now_valid = tenants_index(unindexed)
+    assert (number == row[0], now_valid) == (valid, True)
+
+
+@pytest.mark.parametrize(("database_at", "table"), [("older", "alembic_version"), ("unindexed", "retention_parts")])
+def test_a_migration_that_does_not_get_its_table_steps_back_and_tries_again(
+    request: pytest.FixtureRequest, database_at: str, table: str
+) -> None:
+    older: str = request.getfixturevalue(database_at)
     waiting: set[int] = set()
     query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
     with psycopg.connect(older) as holder, psycopg.connect(older, autocommit=True) as watcher:
-        holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        holder.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
         with ThreadPoolExecutor(1) as threads:
             migration = threads.submit(migrate, older)
             try:

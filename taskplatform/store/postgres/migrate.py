@@ -32,6 +32,7 @@ def migrate(dsn: str, *, revision: str = "head") -> None:
     """Create or upgrade the tables and make the partitions of the first days. May be called again, and by many at once.
 
     Everybody else may go on meanwhile: a revision that does not get a table at once steps back, and is tried again.
+    Only what builds an index beside the writers waits on, for every transaction that is older, and in nobody's way.
     Raises StoreUnavailable when the database cannot be reached or a table is never free, and SettingsError for a
     malformed `dsn`.
     """
