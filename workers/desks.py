@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import threading
@@ -21,8 +22,11 @@ from workers.slot import Slot
 
 Ask = Callable[[UUID, int, str | None, Answered], None]
 """See `Checkpoints.ask`."""
+Runs = Callable[[UUID, int], bool]
+"""Tells whether a child runs that attempt."""
 
 _MOST_BYTES = 131_072
+_BUFFER_BYTES = 262_144
 
 
 class _Question(msgspec.Struct, array_like=True, frozen=True):
@@ -45,14 +49,18 @@ class ChildDesk:
     """The child's end of its line; `slot` says whether the worker drains.
 
     Each packet is one message, so a signal handler that raises in a job which waits here leaves nothing half-read; the
-    answer that comes later has the number of a question that nobody asks any more.
+    answer that comes later has the number of a question that nobody asks any more. Of saves that wait for each other
+    none follows one that was asked for later.
     """
 
     def __init__(self, line: socket.socket, slot: Slot) -> None:
+        # The code of tasks may have set another default.
+        line.settimeout(None)
         self._line = line
         self._slot = slot
         self._lock = threading.Lock()
-        self._number = 0
+        self._numbers = itertools.count(1)
+        self._saved: tuple[UUID | None, int, int] = (None, 0, 0)
         self._pid = os.getpid()
 
     @property
@@ -62,31 +70,50 @@ class ChildDesk:
 
     def ask(self, job: CurrentJob, text: str | None) -> str | None:
         """See Desk."""
+        return self._asked(_Question(next(self._numbers), job.id, job.attempt, text))
+
+    async def ask_async(self, job: CurrentJob, text: str | None) -> str | None:
+        """See Desk."""
+        # Numbered here, in the order of the calls: the threads may get the line in another one.
+        return await asyncio.to_thread(self._asked, _Question(next(self._numbers), job.id, job.attempt, text))
+
+    def _asked(self, question: _Question) -> str | None:
         if os.getpid() != self._pid:
             raise TaskplatformError("a process that the task forked keeps no checkpoints")
         with self._lock:
-            self._number += 1
-            self._line.send(msgspec.msgpack.encode(_Question(self._number, job.id, job.attempt, text)))
+            if question.text is not None:
+                job, attempt, number = self._saved
+                if (job, attempt) == (question.job, question.attempt) and number > question.number:
+                    return None
+            self._line.send(msgspec.msgpack.encode(question))
             while True:
                 packet = self._line.recv(_MOST_BYTES)
                 if not packet:
                     raise ConnectionError("the worker is gone")
                 told = _TOLD.decode(packet)
-                if told.number == self._number:
-                    return _text_of(told.reply)
-
-    async def ask_async(self, job: CurrentJob, text: str | None) -> str | None:
-        """See Desk."""
-        return await asyncio.to_thread(self.ask, job, text)
+                if told.number == question.number:
+                    break
+            found = _text_of(told.reply)
+            if question.text is not None:
+                self._saved = (question.job, question.attempt, question.number)
+            return found
 
 
 class ChildCounter:
-    """The parent's end of a child's line; `theirs` is the child's."""
+    """The parent's end of a child's line; `theirs` is the child's, who asks one question at a time.
 
-    def __init__(self, loop: Loop, ask: Ask) -> None:
+    It may speak only of attempts that it `runs`.
+    """
+
+    def __init__(self, loop: Loop, ask: Ask, runs: Runs) -> None:
         self._loop = loop
         self._ask = ask
+        self._runs = runs
+        self._latest = 0
+        self._unsent = b""
         self._ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._ours, self.theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._ours.setblocking(False)
         loop.add_reader(self._ours.fileno(), self._readable)
 
@@ -94,6 +121,7 @@ class ChildCounter:
         """Hang up; may be called twice."""
         if self._ours.fileno() >= 0:
             self._loop.remove_reader(self._ours.fileno())
+            self._loop.remove_writer(self._ours.fileno())
             self._ours.close()
 
     def _readable(self) -> None:
@@ -106,15 +134,35 @@ class ChildCounter:
         if not packet:
             self.close()
             return
-        question = _QUESTION.decode(packet)
-        self._ask(question.job, question.attempt, question.text, partial(self._answer, question.number))
+        try:
+            question = _QUESTION.decode(packet)
+        except msgspec.DecodeError:
+            # The code of a task wrote this; it must not end the worker.
+            self.close()
+            return
+        self._latest = question.number
+        answer = partial(self._answer, question.number)
+        if self._runs(question.job, question.attempt):
+            self._ask(question.job, question.attempt, question.text, answer)
+        else:
+            answer(Reply(kept=False))
 
     def _answer(self, number: int, reply: Reply) -> None:
+        # To another question than the last one nobody listens: a signal has interrupted who asked.
+        if number == self._latest and self._ours.fileno() >= 0:
+            self._unsent = msgspec.msgpack.encode(_Told(number, reply))
+            self._write()
+
+    def _write(self) -> None:
         try:
-            self._ours.send(msgspec.msgpack.encode(_Told(number, reply)))
+            self._ours.send(self._unsent)
+        except BlockingIOError:
+            self._loop.add_writer(self._ours.fileno(), self._write)
         except OSError:
-            # It died, or does not read: what it asked is of no use to anybody.
+            # It died: what it asked is of no use to anybody.
             self.close()
+        else:
+            self._loop.remove_writer(self._ours.fileno())
 
 
 class LoopDesk:

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from billiard.context import ForkContext
@@ -67,6 +68,10 @@ class _Child:
     @property
     def fd(self) -> int:
         return self.socket.fileno()
+
+    def running(self) -> list[tuple[UUID, int]]:
+        last = [(chunk.jobs, self.slot.started(chunk.number)[0]) for chunk in self.chunks]
+        return [(jobs[at].envelope.id, jobs[at].attempt) for jobs, at in last if at >= 0]
 
 
 class ChunkPool(BasePool):
@@ -200,7 +205,7 @@ class ChunkPool(BasePool):
         slot = Slot()
         if self._draining:
             slot.drain()
-        counter = ChildCounter(self.loop, self.floor.checkpoints.ask)
+        counter = ChildCounter(self.loop, self.floor.checkpoints.ask, lambda *attempt: attempt in child.running())
         app = self.app
         given = Inheritance(
             app=app,

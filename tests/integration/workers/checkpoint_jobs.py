@@ -70,11 +70,13 @@ def killed_once(last: int, die_at: int) -> list[int]:
     return done
 
 
-@task(name="many_saves")
-def many_saves(count: int) -> int:
-    for number in range(count):
+@task(name="saves_until")
+def saves_until(file: str) -> bool:
+    number = 0
+    while not Path(file).exists():
+        number += 1
         checkpoint.save(number)
-    return checkpoint.load(int) or 0
+    return checkpoint.load(int) == number
 
 
 @task(name="gives_up_without_reason")
