@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from taskplatform.job import AttemptEnd, Envelope, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
+from taskplatform.job import AttemptEnd, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
 from taskplatform.retry import GiveUp, Retry, TryAgain, backoff, decide, decide_crash
 from taskplatform.store.statements import error_text as plain_error
 from taskplatform.store.working import Claimed, Ended, Ending, GivenBack, PutOff
@@ -17,6 +17,7 @@ MOST_ATTEMPTS = 1000
 """Stands for "no bound" where the task itself counts its retries."""
 
 _OLDER = Retry(max_attempts=20, backoff_seconds=0.25, max_backoff_seconds=300.0, jitter=0.5)
+# The claim looks for whoever could run a job when only the last of these attempts is left.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +62,16 @@ def conclude(run: Run, traits: Traits, *, crash_limit: int, random: Random) -> E
             return _conclude_failure(run, failure, traits, crash_limit, random)
 
 
-def too_new(claim: Claimed, envelope: Envelope, known: int, now: float, random: Random) -> Ended | GivenBack:
+def too_new(claim: Claimed, task: str, known: int, now: float, random: Random) -> Ended | GivenBack:
     """Decide what becomes of a claimed job whose task a worker knows only in an older version, `known`.
 
-    It is given back, each time for longer, so that a worker with its version may take it; after about half an
-    hour of that, which nobody is charged for, there is none. `now` is in epoch seconds.
+    It is given back, each time for longer, so that a worker with its version may take it. After about half an hour
+    of that, which nobody is charged for, it is dead if no such worker lives. `now` is in epoch seconds.
     """
-    wanted = f"version {envelope.task_version} of {envelope.task!r}"
+    wanted = f"version {claim.task_version} of {task!r}"
     error = plain_error("UnknownVersion", f"the job needs {wanted}, and the worker that took it runs version {known}")
-    times = claim.attempt - claim.failures - claim.crashes
-    if times < _OLDER.max_attempts:
+    times = claim.passes + 1
+    if times < _OLDER.max_attempts or claim.served:
         wait = backoff(_OLDER, times, random)
         return GivenBack(id=claim.id, attempt=claim.attempt, wait_seconds=wait, error=error)
     return Ended(

@@ -306,7 +306,7 @@ class Parent:
     def _count(self, turn: Turn, began: float, recorded: set[UUID], claimed: Sequence[Claimed]) -> None:
         envelope_of = self.pipeline.envelope_of
         endings = [(envelope_of(ending.id), ending) for ending in turn.endings if ending.id in recorded]
-        started = [(envelope_of(claim.id), claim) for claim in claimed]
+        started = [(envelope_of(claim.id), claim) for claim in claimed if self.pipeline.may_run(claim)]
         self._figures.turn(TurnFigures(size=turn.size, recorded=endings, claimed=started))
         self.events.turned(endings, started)
         if self._spans is not None:

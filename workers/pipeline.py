@@ -268,6 +268,10 @@ class Pipeline:
         """Give the envelope of a job that is held."""
         return self._held[job_id].envelope
 
+    def may_run(self, claim: Claimed) -> bool:
+        """Tell whether the code here is new enough for a claimed job. The row decides: old code writes messages too."""
+        return claim.task_version <= self._held[claim.id].traits.version
+
     def claimed(self) -> list[Held]:
         """Give the jobs that are claimed, or being claimed, and have no outcome yet; safe from any thread."""
         return list(self._room.taken.values())
@@ -335,8 +339,8 @@ class Pipeline:
         held.crashes = claim.crashes
         held.max_attempts = claim.max_attempts
         held.suspect = claim.suspect
-        if held.envelope.task_version > held.traits.version:
-            self._record(held, too_new(claim, held.envelope, held.traits.version, self._clock(), self._random))
+        if not self.may_run(claim):
+            self._record(held, too_new(claim, held.envelope.task, held.traits.version, self._clock(), self._random))
         elif claim.suspect and len(self._room.taken) > 1:
             # Its row became suspect after this message was written; the next message says so.
             self._give_back(held)

@@ -82,6 +82,7 @@ jobs = Table(
     _time("held_at"),
     _may("checkpoint", Text),
     _must("task_version", Integer, "1"),
+    _must("passes", Integer, "0"),
     CheckConstraint("state IN ('scheduled', 'blocked', 'queued', 'running', 'retrying')", name="jobs_state_check"),
     Index("jobs_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("jobs_blocked", "pool", "priority", "id", postgresql_where=text("blocked_on IS NOT NULL")),

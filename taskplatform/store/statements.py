@@ -309,8 +309,11 @@ def _claimed(about: Sequence[UUID], columns: Sequence[str | None]) -> list[Claim
             max_attempts=int(max_attempts),
             suspect=suspect == "1",
             waited_seconds=max(float(waited), 0.0),
+            task_version=int(version),
+            passes=int(passes),
+            served=served == "1",
         )
-        for job_id, (attempt, failures, crashes, max_attempts, suspect, waited) in zip(
+        for job_id, (attempt, failures, crashes, max_attempts, suspect, waited, version, passes, served) in zip(
             _counted(about, numbers), rows, strict=True
         )
     ]

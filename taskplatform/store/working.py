@@ -48,7 +48,10 @@ class PutOff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GivenBack(msgspec.Struct, frozen=True, kw_only=True):
-    """A claimed job goes back, to run again after `wait_seconds`; nobody is charged. `error` may say why."""
+    """A claimed job goes back, to run again after `wait_seconds`; nobody is charged.
+
+    `error` says why where its version is too new for the worker, which the job counts as one of its `passes`.
+    """
 
     id: UUID
     attempt: int
@@ -74,7 +77,11 @@ class ClaimRequest:
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
-    """An attempt that may run, and how long its job was queued; what is wanted and is not claimed must not run."""
+    """An attempt that may run, and how long its job was queued; what is wanted and is not claimed must not run.
+
+    `passes` tells how often the job was given back because its `task_version` was too new for a worker; from 19 on
+    `served` tells whether a worker of its pool that takes jobs could run it.
+    """
 
     id: UUID
     attempt: int
@@ -83,6 +90,9 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int
     suspect: bool
     waited_seconds: float = 0.0
+    task_version: int = 1
+    passes: int = 0
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

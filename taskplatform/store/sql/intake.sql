@@ -54,11 +54,13 @@ UPDATE outbox SET created_at = clock_timestamp(), job_ids = ARRAY(SELECT unnest(
 WHERE id = ANY ($1::bigint[])
 
 -- name: list_tasks
--- Every task: the specs of all its versions that are remembered, as one JSON array, and which versions workers run that take jobs.
+-- Every task: the specs of all its versions that are remembered, as one JSON array, and which of them workers run that take jobs, in
+-- the pool where its jobs are. Most workers of a pool run the same versions.
 WITH live AS (
-    SELECT v.key AS name, array_agg(DISTINCT v.value::int) AS versions
-    FROM workers w CROSS JOIN jsonb_each_text(w.versions) v WHERE w.lease_until > now() AND NOT w.draining GROUP BY v.key
+    SELECT DISTINCT w.pool, v.key AS name, v.value AS version
+    FROM (SELECT DISTINCT pool, versions FROM workers WHERE lease_until > now() AND NOT draining) w CROSS JOIN jsonb_each_text(w.versions) v
 )
-SELECT t.name, (SELECT json_agg(v.value) FROM jsonb_each(t.versions || jsonb_build_object(coalesce(t.spec ->> 'version', '1'), t.spec)) v)::text,
-    live.versions
-FROM tasks t LEFT JOIN live ON live.name = t.name ORDER BY t.name
+SELECT t.name, json_agg(v.spec)::text, array_agg(live.version::int) FILTER (WHERE live.version IS NOT NULL)
+FROM tasks t CROSS JOIN jsonb_each(t.versions || jsonb_build_object(coalesce(t.spec ->> 'version', '1'), t.spec)) v (version, spec)
+LEFT JOIN live ON live.name = t.name AND live.version = v.version AND live.pool = coalesce(v.spec ->> 'pool', 'default')
+GROUP BY t.name ORDER BY t.name

@@ -20,7 +20,8 @@ SELECT pg_notify('taskplatform_due', '') FROM new WHERE due_at < now() + interva
 
 -- name: claim_queued_or_same_claim
 -- Start attempts: queued -> running. The same worker and claim token again give the same attempt, so a replay is safe. Answers in
--- columns, each a list of numbers: which of the wanted they are, counted from 1, and what is known of them.
+-- columns, each a list of numbers: which of the wanted they are, counted from 1, and what is known of them. Workers are looked at only for
+-- a job that was given back for its version often enough to be given up: does one live that could run it?
 -- $1 id, $2 series (-1 for an adopted message) (arrays), $3 worker, $4 claim token
 WITH claimed AS (
     UPDATE jobs j
@@ -31,10 +32,13 @@ WITH claimed AS (
         AND ((j.state = 'queued' AND (j.expires_at IS NULL OR j.expires_at > now()))
             OR (j.state = 'running' AND j.worker = $3 AND j.claim = $4))
     RETURNING n, j.attempt, j.failures, j.crashes, j.max_attempts, j.suspect,
-        coalesce(date_part('epoch', j.started_at - j.queued_at), 0) AS waited
+        coalesce(date_part('epoch', j.started_at - j.queued_at), 0) AS waited, j.task_version, j.passes,
+        CASE WHEN j.passes >= 19 THEN EXISTS (SELECT FROM workers w WHERE w.pool = j.pool AND w.lease_until > now() AND NOT w.draining
+            AND (w.versions ->> j.task)::int >= j.task_version) ELSE false END AS served
 )
 SELECT string_agg(n::text, ','), string_agg(attempt::text, ','), string_agg(failures::text, ','), string_agg(crashes::text, ','),
-    string_agg(max_attempts::text, ','), string_agg(suspect::int::text, ','), string_agg(waited::text, ',')
+    string_agg(max_attempts::text, ','), string_agg(suspect::int::text, ','), string_agg(waited::text, ','),
+    string_agg(task_version::text, ','), string_agg(passes::text, ','), string_agg(served::int::text, ',')
 FROM claimed
 
 -- name: finish_running
@@ -86,9 +90,10 @@ SELECT string_agg(n::text, ',') FROM put_off LEFT JOIN woken ON true
 
 -- name: release_running
 -- Give back claimed jobs: running -> retrying, nobody charged; the dispatcher publishes them again, at once or after a wait.
--- $1 id, $2 attempt, $3 wait in seconds, $4 error, null for one that has none (arrays)
+-- One with an error was given back for its version, and that is counted. $1 id, $2 attempt, $3 wait in seconds, $4 error or null (arrays)
 WITH given AS (
-    UPDATE jobs j SET state = 'retrying', due_at = now() + make_interval(secs => i.wait), queued_at = NULL, error = coalesce(i.error, j.error)
+    UPDATE jobs j SET state = 'retrying', due_at = now() + make_interval(secs => i.wait), queued_at = NULL, error = coalesce(i.error, j.error),
+        passes = j.passes + (i.error IS NOT NULL)::int
     FROM unnest($1::uuid[], $2::int[], $3::float8[], $4::text[]) WITH ORDINALITY AS i (id, attempt, wait, error, n)
     WHERE j.id = ANY (ARRAY[i.id]) AND j.attempt = i.attempt AND j.state = 'running'
     RETURNING i.n, j.id, j.attempt, j.worker, j.started_at, i.error
@@ -136,10 +141,11 @@ WHERE NOT EXISTS (SELECT FROM jobs j WHERE j.id = ANY (ARRAY[i.id]) AND j.attemp
 
 -- name: announce_tasks
 -- Make tasks known, so that submissions can be checked. An older version takes nothing from a newer one while somebody runs that;
--- versions that nobody runs any more are forgotten. $1 name, $2 version, $3 spec (arrays)
+-- versions that nobody runs any more are forgotten. Who runs a version is a worker of the pool where its jobs are.
+-- $1 name, $2 version, $3 spec (arrays)
 WITH live AS (
-    SELECT DISTINCT v.key AS name, v.value AS version
-    FROM workers w CROSS JOIN jsonb_each_text(w.versions) v WHERE w.lease_until > now() AND NOT w.draining
+    SELECT DISTINCT w.pool, v.key AS name, v.value AS version
+    FROM (SELECT DISTINCT pool, versions FROM workers WHERE lease_until > now() AND NOT draining) w CROSS JOIN jsonb_each_text(w.versions) v
 )
 INSERT INTO tasks AS t (name, spec, versions)
 SELECT i.name, i.spec::jsonb, jsonb_build_object(i.version::text, i.spec::jsonb)
@@ -147,9 +153,10 @@ FROM unnest($1::text[], $2::int[], $3::text[]) AS i (name, version, spec)
 ON CONFLICT (name) DO UPDATE SET announced_at = now(),
     versions = excluded.versions || coalesce((
         SELECT jsonb_object_agg(v.key, v.value) FROM jsonb_each(t.versions) v
-        WHERE NOT excluded.versions ? v.key AND EXISTS (SELECT FROM live WHERE live.name = t.name AND live.version = v.key)), '{}'),
+        WHERE NOT excluded.versions ? v.key AND EXISTS (
+            SELECT FROM live WHERE live.name = t.name AND live.version = v.key AND live.pool = coalesce(v.value ->> 'pool', 'default'))), '{}'),
     spec = CASE WHEN EXISTS (
-        SELECT FROM live WHERE live.name = t.name AND live.version = t.spec ->> 'version'
+        SELECT FROM live WHERE live.name = t.name AND live.version = t.spec ->> 'version' AND live.pool = coalesce(t.spec ->> 'pool', 'default')
             AND live.version::int > coalesce((excluded.spec ->> 'version')::int, 1)) THEN t.spec ELSE excluded.spec END
 
 -- name: await_standbys

@@ -1,15 +1,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as changed
+from random import Random
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import pytest
+from msgspec.structs import replace as changed_ending
 
 from taskplatform.job import Envelope, State
 from taskplatform.store.contract import Release
-from taskplatform.store.working import ClaimRequest, GivenBack
+from taskplatform.store.working import Claimed, ClaimRequest, Ended, GivenBack
 from taskplatform.task import Announced, TaskSpec
-from tests.fixtures.store import WORKER, DrivenStore, a_job, a_lease, death, success
+from tests.fixtures.store import WORKER, DrivenStore, a_job, a_lease, death, give_back, retry, success
+from workers.endings import too_new
 
 OLD = TaskSpec(name="shop", positional=("order",))
 NEW = TaskSpec(name="shop", version=2, positional=("order", "currency"))
@@ -28,6 +32,11 @@ def begin(store: DrivenStore, worker: str, *specs: TaskSpec) -> None:
 
 def keep(store: DrivenStore, worker: str, versions: Mapping[str, int], *, draining: bool = False) -> None:
     store.work.renew(changed(a_lease(worker), versions=versions, draining=draining))
+
+
+def decided(claimed: Claimed) -> Ended | GivenBack:
+    """Ask a worker that knows version 1 what becomes of a job."""
+    return too_new(claimed, "shop.ship", 1, 1_800_000_000.0, Random(7))
 
 
 def shop(store: DrivenStore) -> Announced:
@@ -126,6 +135,79 @@ def test_every_message_of_a_job_says_its_version(store: DrivenStore, gate: dict[
 
     assert [envelope.task_version for envelope in published] == [3]
     assert [release.envelope.task_version for release in stranded] == [3]
+
+
+def test_a_claim_tells_the_version_whatever_the_message_says(store: DrivenStore) -> None:
+    claimed = store.running(a_job(task_version=3))
+
+    assert claimed.task_version == 3
+
+
+def test_what_was_given_back_for_its_version_is_counted_apart_until_a_replay(store: DrivenStore) -> None:
+    job = a_job(task_version=2)
+    store.end(give_back(store.running(job)))
+    assert store.wait(store.services.release_due(10))
+    store.end(retry(store.started(job)))
+    assert store.wait(store.services.release_due(10))
+    claimed = store.started(job)
+    assert (claimed.attempt, claimed.passes) == (3, 0)
+    for passes in range(19):
+        ending = decided(claimed)
+        assert isinstance(ending, GivenBack)
+        store.end(changed_ending(ending, wait_seconds=0.0))
+        assert store.wait(store.services.release_due(10))
+        claimed = store.started(job)
+        assert claimed.passes == passes + 1
+    last = decided(claimed)
+    assert isinstance(last, Ended)
+    store.end(last)
+    assert store.job(job.id).state is State.DEAD
+    store.wait(store.services.replay(job.tenant, [job.id]))
+
+    ending = decided(store.started(job, series=1))
+
+    assert isinstance(ending, GivenBack)
+    assert ending.wait_seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("lease", "served"),
+    [
+        ({"versions": {"shop.ship": 2}}, True),
+        ({"versions": {"shop.ship": 3}}, True),
+        ({"versions": {"shop.ship": 1}}, False),
+        ({"versions": {}}, False),
+        ({"versions": {"shop.ship": 2}, "pool": "other"}, False),
+        ({"versions": {"shop.ship": 2}, "draining": True}, False),
+        ({"versions": {"shop.ship": 2}, "lease_seconds": 0.0}, False),
+    ],
+)
+def test_nothing_is_given_up_while_a_worker_lives_that_could_run_it(
+    store: DrivenStore, lease: dict[str, Any], served: bool
+) -> None:
+    job = a_job(task_version=2)
+    store.accept(job)
+    store.rows("UPDATE jobs SET passes = 19")
+    store.work.renew(changed(a_lease("new"), **lease))
+
+    claimed = store.started(job)
+
+    assert (claimed.passes, claimed.served) == (19, served)
+    assert isinstance(decided(claimed), GivenBack if served else Ended)
+
+
+def test_a_version_is_in_use_once_a_worker_of_its_own_pool_runs_it(store: DrivenStore) -> None:
+    begin(store, "old", OLD, OTHER)
+    elsewhere = changed(a_lease("elsewhere"), pool="other", versions={"shop": 2, "other": 1})
+    store.work.renew(elsewhere)
+    store.work.announce([NEW, OTHER])
+    assert shop(store) == Announced(spec=OLD, live=(1,))
+
+    begin(store, "old-2", OLD, OTHER)
+    assert shop(store) == Announced(spec=OLD, live=(1,))
+    begin(store, "new", NEW, OTHER)
+
+    assert shop(store) == Announced(spec=NEW, live=(1, 2))
 
 
 def test_a_message_without_a_row_brings_its_version(store: DrivenStore) -> None:

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from random import Random
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -22,12 +23,14 @@ def pipeline_of(version: int) -> Pipeline:
     return Pipeline("w", limits, traits, Random(7), clock=lambda: NOW)
 
 
-def claim(pipeline: Pipeline, job_id: UUID, version: int, *, attempt: int = 1, failures: int = 0) -> list[Ending]:
-    envelope = Envelope(id=job_id, task="shop", body="[]", tenant="t", pool="p", task_version=version)
+def claim(pipeline: Pipeline, job_id: UUID, version: int, **known: Any) -> list[Ending]:
+    """Give a worker a message that says nothing of a version, as old code writes it, and a row that does."""
+    envelope = Envelope(id=job_id, task="shop", body="[]", tenant="t", pool="p")
     pipeline.receive(envelope, "tag")
     turn = pipeline.next_turn()
     assert turn is not None
-    granted = Claimed(id=job_id, attempt=attempt, failures=failures, crashes=0, max_attempts=5, suspect=False)
+    row: dict[str, Any] = {"attempt": 1, "failures": 0, "crashes": 0, "max_attempts": 5, "suspect": False}
+    granted = Claimed(id=job_id, task_version=version, **(row | known))
     assert pipeline.answered(turn, [granted]).ack == []
     following = pipeline.next_turn()
     return [] if following is None else list(following.endings)
@@ -56,12 +59,12 @@ def test_a_job_of_a_newer_version_is_given_back_for_a_while_and_says_why() -> No
 
 def test_it_is_given_back_for_longer_each_time_but_not_for_ever() -> None:
     waits = []
-    for attempt in range(1, 20):
-        (ending,) = claim(pipeline_of(1), uuid4(), 2, attempt=attempt)
+    for passes in range(19):
+        (ending,) = claim(pipeline_of(1), uuid4(), 2, passes=passes)
         assert isinstance(ending, GivenBack)
         waits.append(ending.wait_seconds)
 
-    (last,) = claim(pipeline_of(1), uuid4(), 2, attempt=20)
+    (last,) = claim(pipeline_of(1), uuid4(), 2, passes=19)
 
     assert all(later > earlier * 0.9 for earlier, later in pairwise(waits[:11]))
     assert max(waits) <= 300 < 10 * 300 * 0.5 < sum(waits) < 3600
@@ -70,8 +73,15 @@ def test_it_is_given_back_for_longer_each_time_but_not_for_ever() -> None:
     assert (last.failed, last.crashed, last.started, last.stopped) == (0, 0, NOW, NOW)
 
 
-def test_failures_of_the_job_itself_do_not_count_as_giving_back() -> None:
-    (ending,) = claim(pipeline_of(1), uuid4(), 2, attempt=21, failures=20)
+def test_other_attempts_of_the_job_do_not_count_as_giving_back() -> None:
+    (ending,) = claim(pipeline_of(1), uuid4(), 2, attempt=41, failures=20)
 
     assert isinstance(ending, GivenBack)
     assert ending.wait_seconds < 1
+
+
+def test_it_is_not_given_up_while_a_worker_lives_that_could_run_it() -> None:
+    (ending,) = claim(pipeline_of(1), uuid4(), 2, passes=30, served=True)
+
+    assert isinstance(ending, GivenBack)
+    assert 100 < ending.wait_seconds <= 300

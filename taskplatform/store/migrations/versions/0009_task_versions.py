@@ -1,4 +1,4 @@
-"""Versions of tasks: which ones are known, which ones a worker runs, and under which one a job was accepted."""
+"""Versions of tasks: which are known, which a worker runs, which a job has, and how often one was given back for it."""
 
 from alembic import op
 
@@ -12,4 +12,5 @@ def upgrade() -> None:
     # In the order in which a rescue locks them.
     op.execute("ALTER TABLE workers ADD COLUMN versions jsonb NOT NULL DEFAULT '{}'")
     op.execute("ALTER TABLE jobs ADD COLUMN task_version integer NOT NULL DEFAULT 1")
+    op.execute("ALTER TABLE jobs ADD COLUMN passes integer NOT NULL DEFAULT 0")
     op.execute("ALTER TABLE finished_jobs ADD COLUMN task_version integer NOT NULL DEFAULT 1")
