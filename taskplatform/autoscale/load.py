@@ -11,8 +11,6 @@ from taskplatform.autoscale.rules import Plan
 
 UNKNOWN_SERVICE_SECONDS = 1.0
 """How long a run is taken to last while none has been seen."""
-BOOT_SECONDS = 300.0
-"""How long a worker may take to its first lease."""
 _JUDGED_ATTEMPTS = 20
 
 
@@ -20,7 +18,7 @@ _JUDGED_ATTEMPTS = 20
 class Standing:
     """A member of a fleet with what its lease says; one that takes no jobs yet has none.
 
-    An `absent` one ought to have a lease and has none. Once that has lasted it is `silent`: no part of the capacity.
+    An `absent` one has had a lease and has none now. Once that has lasted it is `silent`: no part of the capacity.
     """
 
     member: Member
@@ -59,6 +57,10 @@ class Absences:
     heard: frozenset[str] = frozenset()
     since: Mapping[str, float] = field(default_factory=dict)
 
+    def after_a_gap(self) -> Absences:
+        """Give what is still known after a time in which nobody looked: whoever was absent may have been back."""
+        return Absences(heard=self.heard)
+
 
 def roll_call(
     fleet: Sequence[Standing], before: Absences, at: float, *, patience_seconds: float
@@ -66,13 +68,14 @@ def roll_call(
     """Mark who is absent at `at`, and who has been for `patience_seconds`; gives also what the next call has to know.
 
     The time counts from the first call that missed a member, not from the end of its lease: after an outage of the
-    store every lease has run out, and a moment later none has.
+    store every lease has run out, and a moment later none has. One that has never had a lease starts, however long
+    that takes: what keeps it from its lease would keep those from theirs that took its place.
     """
     heard = {one.member.id for one in fleet if one.live is not None or one.member.id in before.heard}
     since = {
         one.member.id: before.since.get(one.member.id, at)
         for one in fleet
-        if one.live is None and not one.draining and (one.member.id in heard or one.member.age_seconds >= BOOT_SECONDS)
+        if one.live is None and not one.draining and one.member.id in heard
     }
     called = [
         replace(one, absent=True, silent=at - since[one.member.id] >= patience_seconds)
@@ -124,6 +127,18 @@ def sample_of(pool: str, measured: Measurement, fleet: Sequence[Standing], plan:
         budget_used_hours=measured.used_hours.get(pool, 0.0),
         holds=tuple(sorted(holds)),
     )
+
+
+def size_with_silent(fleet: Sequence[Standing], desired: int, most: int) -> int:
+    """Say how many members there have to be, for `desired` of them to be capacity.
+
+    Those who take the place of silent ones are at most `most`, the pool's maximum: a fleet whose workers fall silent
+    one after the other ends at twice its maximum. It is never less than are there and stay, for to ask for less would
+    stop somebody.
+    """
+    silent = sum(one.silent for one in fleet)
+    staying = sum(not one.draining for one in fleet)
+    return max(desired + min(silent, most), staying)
 
 
 def victims(fleet: Sequence[Standing], count: int, plan: Plan, *, longest_run_seconds: float) -> list[Member]:

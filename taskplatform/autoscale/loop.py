@@ -15,6 +15,7 @@ from taskplatform.autoscale.load import (
     longest_run,
     roll_call,
     sample_of,
+    size_with_silent,
     standings,
     victims,
 )
@@ -97,6 +98,8 @@ class Autoscaler(Role):
         finally:
             # One that cannot reach Postgres holds no lease for long, and decides nothing.
             self.metrics.autoscaler_active.set(active)
+            if not active:
+                self._absences = {pool: known.after_a_gap() for pool, known in self._absences.items()}
         return False
 
     async def stop(self) -> None:
@@ -138,7 +141,6 @@ class Autoscaler(Role):
         if self._memories is not None:
             self._log.warning("Another autoscaler is the active one now", holder=self._holder)
         self._memories = None
-        self._absences = {}
         self._used_since = None
 
     async def _still_active(self) -> bool:
@@ -166,6 +168,7 @@ class Autoscaler(Role):
         try:
             members = await self._driver.members(pool)
         except Unavailable as error:
+            self._absences[pool] = self._absences.get(pool, Absences()).after_a_gap()
             self._tell_trouble(pool, "cannot be looked at", error)
             return None
         self.metrics.mode.labels(component=f"driver:{pool}").set(0)
@@ -206,7 +209,8 @@ class Autoscaler(Role):
         decision, name = pool.choice.decision, pool.choice.pool
         try:
             if decision.desired > decision.workers:
-                await self._driver.grow(name, decision.desired + pool.choice.sample.silent)
+                most = self._plans[name].rules.max_workers
+                await self._driver.grow(name, size_with_silent(pool.fleet, decision.desired, most))
             else:
                 await self._shrink(pool, measured)
         except Unavailable as error:

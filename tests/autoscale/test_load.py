@@ -7,12 +7,13 @@ import pytest
 
 from taskplatform.autoscale.contract import LiveWorker, Measurement, Member, TaskHistory, TaskLoad
 from taskplatform.autoscale.load import (
-    BOOT_SECONDS,
     Absences,
+    Standing,
     Surroundings,
     longest_run,
     roll_call,
     sample_of,
+    size_with_silent,
     standings,
     victims,
 )
@@ -155,10 +156,28 @@ def test_a_worker_that_fell_silent_is_neither_capacity_nor_idle() -> None:
     assert nobody.since == {}
 
 
-def test_a_worker_that_never_comes_to_its_lease_is_silent_in_the_end() -> None:
-    fleet = standings([a_member("slow", age_seconds=BOOT_SECONDS - 1), a_member("stuck", age_seconds=BOOT_SECONDS)], [])
+def test_a_worker_that_never_comes_to_its_lease_starts_for_ever_and_can_be_spared() -> None:
+    fleet = standings([a_member("stuck", age_seconds=86_400.0)], [])
 
     _, absences = roll_call(fleet, Absences(), 1_000.0, patience_seconds=15.0)
-    called, _ = roll_call(fleet, absences, 1_015.0, patience_seconds=15.0)
+    called, _ = roll_call(fleet, absences, 2_000.0, patience_seconds=15.0)
+    sample = sample_of("default", a_measurement(), called, PLAN, Surroundings())
 
-    assert [(one.member.id, one.silent) for one in called] == [("slow", False), ("stuck", True)]
+    assert (sample.workers, sample.starting, sample.silent) == (1, 1, 0)
+    assert [member.id for member in victims(called, 1, PLAN, longest_run_seconds=0.0)] == ["stuck"]
+
+
+@pytest.mark.parametrize(
+    ("well", "silent", "draining", "desired", "size"),
+    [(1, 2, 0, 3, 5), (0, 3, 2, 3, 6), (0, 5, 0, 2, 5), (0, 9, 0, 3, 9)],
+)
+def test_silent_workers_are_replaced_up_to_the_maximum_and_nobody_is_taken_away(
+    well: int, silent: int, draining: int, desired: int, size: int
+) -> None:
+    fleet = [
+        *(Standing(member=a_member(f"well {n}"), live=a_worker(f"well {n}")) for n in range(well)),
+        *(Standing(member=a_member(f"silent {n}"), live=None, silent=True) for n in range(silent)),
+        *(Standing(member=a_member(f"leaving {n}", draining=True), live=None) for n in range(draining)),
+    ]
+
+    assert size_with_silent(fleet, desired, 3) == size
