@@ -71,6 +71,10 @@ def _serve(loaded: Settings) -> None:
 
 class _Processes(Multiprocess):
     def join_all(self) -> None:
+        # Each child listens by a descriptor of its own. While the parent kept one, the system went on to take
+        # connections after the last child had stopped to, and nobody would have answered them.
+        for one in self.sockets:
+            one.close()
         # A second signal is for those who take their time: they are told, too.
         while any(one.process.is_alive() for one in self.processes):
             if {signal.SIGINT, signal.SIGTERM} & set(self.signal_queue):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -98,8 +99,73 @@ def test_a_process_that_leaves_still_answers_and_keeps_no_connection_until_it_is
 
     assert (kept.status_code, kept.headers.get("connection")) == (202, None)
     assert (left.status_code, left.headers["connection"]) == (202, "close")
-    os.kill(process.pid, signal.SIGTERM)
+    _insist(process)
+
+
+def test_a_stop_that_all_processes_hear_twice_is_no_hurry(api_settings: Settings, database: str, begin: Begin) -> None:
+    (port,) = free_ports(1)
+    process = begin(api_settings.changed(api_port=port, api_processes=2, api_drain_seconds=60))
+    key = add_key(database, "acme", EVERY_SCOPE)
+
+    os.killpg(process.pid, signal.SIGTERM)
+    # The parent has told its children again by the time it lets go of the port.
+    eventually(lambda: not _listens(process.pid))
+    with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {key}"}) as client:
+        answers = Counter(_post(client).status_code for _ in range(200))
+
+    assert answers == {202: 200}
+    _insist(process)
+
+
+def test_nobody_connects_to_a_port_behind_which_requests_are_only_finished(
+    api_settings: Settings, database: str, begin: Begin
+) -> None:
+    (port,) = free_ports(1)
+    process = begin(api_settings.changed(api_port=port, api_processes=2, api_drain_seconds=0))
+    key = add_key(database, "acme", EVERY_SCOPE)
+    head = [
+        *("POST /v1/jobs HTTP/1.1", "Host: api", f"Authorization: Bearer {key}", "Content-Type: application/json"),
+        *("Content-Length: 100", "Expect: 100-continue", "", ""),
+    ]
+
+    with socket.create_connection(("127.0.0.1", port), 10) as under_way:
+        under_way.sendall("\r\n".join(head).encode())
+        assert under_way.recv(100).startswith(b"HTTP/1.1 100 ")
+        os.kill(process.pid, signal.SIGTERM)
+        eventually(lambda: _refused(port), 5)
+        still_there = process.alive
+
+    assert still_there
     assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def _insist(process: Process) -> None:
+    # What comes within a second of the first signal counts as the same one.
+    def ended() -> bool:
+        if process.alive:
+            os.kill(process.pid, signal.SIGTERM)
+        return not process.alive
+
+    eventually(ended, 30)
+    assert process.wait(1) in (0, -signal.SIGTERM)
+
+
+def _listens(pid: int) -> bool:
+    try:
+        sockets = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
+    except FileNotFoundError:
+        # One was closed while it was looked at.
+        return True
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(f"socket:[{row[9]}]" in sockets for row in rows if row[3] == "0A")
+
+
+def _refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
 
 
 def _post(client: httpx2.Client) -> httpx2.Response:
