@@ -74,14 +74,15 @@ class Detour:
         """Store jobs as the intake does, or, while the store is away, have the broker confirm their messages.
 
         The broker takes a submission without keys, times and the like, whose message is signed, persistent and in a
-        quorum queue. Any other is refused while the store is away. Raises what `Intake.submit` raises.
+        quorum queue. Any other is refused while the store is away, at once. Raises what `Intake.submit` raises, and
+        OutcomeUnknown when the store has stored nothing for anybody for PATIENCE_SECONDS.
         """
-        if not self._fits(jobs, whole=whole):
-            if self.open:
-                raise StoreUnavailable("Postgres takes no writes at the moment")
-            return await self._hand_in(jobs, whole=whole)
+        fits = self._fits(jobs, whole=whole)
         if self.open:
-            return await self._publish(jobs, StoreUnavailable("Postgres takes no writes at the moment"))
+            away = StoreUnavailable("Postgres takes no writes at the moment")
+            if not fits:
+                raise away
+            return await self._publish(jobs, away)
         try:
             return await self._hand_in_in_time(jobs, whole=whole)
         except ShardMoved:
@@ -89,6 +90,8 @@ class Detour:
             raise
         except (StoreUnavailable, OutcomeUnknown) as error:
             self._depart(str(error))
+            if not fits:
+                raise
             return await self._publish(jobs, error)
 
     def any_shard(self) -> int:
@@ -108,11 +111,6 @@ class Detour:
         checker = self._catalogue.known(job.task)
         plain = job.key is None and job.state is State.QUEUED and job.expires_at is None and not job.tags
         return plain and checker is not None and job.max_attempts == checker.spec.max_attempts
-
-    async def _hand_in(self, jobs: Sequence[NewJob], *, whole: bool) -> list[Stored]:
-        stored = await self._intake.submit(jobs, whole=whole)
-        self._stored_at = self._clock()
-        return stored
 
     async def _hand_in_in_time(self, jobs: Sequence[NewJob], *, whole: bool) -> list[Stored]:
         answer = self._intake.hand_in(jobs, whole=whole)

@@ -23,7 +23,7 @@ from taskplatform.retry import Retry, backoff
 
 T = TypeVar("T")
 
-DEFAULT_RETRY = Retry(max_attempts=8, backoff_seconds=0.2, max_backoff_seconds=10.0)
+DEFAULT_RETRY = Retry(max_attempts=12, backoff_seconds=0.2, max_backoff_seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

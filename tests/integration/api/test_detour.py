@@ -89,6 +89,21 @@ def test_what_a_message_cannot_say_is_refused(
     assert messages(service) == []
 
 
+def test_only_the_first_with_a_key_waits_for_a_store_that_stands_still(service: Service, store_proxy: Proxy) -> None:
+    client = known_client(service)
+
+    store_proxy.hang()
+    answers = [client.post("/v1/jobs", json=JOB, headers=KEY) for _ in range(3)]
+    store_proxy.resume()
+    eventually(lambda: "tp-mode" not in client.get("/readyz").headers, within_seconds=30)
+    again = client.post("/v1/jobs", json=JOB, headers=KEY)
+
+    assert [answer.status_code for answer in answers] == [503] * 3
+    assert [answer.json()["code"] for answer in answers] == ["outcome_unknown", *["store_unavailable"] * 2]
+    assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    assert (again.status_code, service.stored()) == (202, 1)
+
+
 def test_the_mode_ends_by_itself_and_says_so(service: Service, store_proxy: Proxy) -> None:
     client = known_client(service)
 

@@ -1,4 +1,4 @@
-"""The way around the store: it closes on proof alone."""
+"""The way around the store: every submission that is not stored opens it, and it closes on proof alone."""
 
 import asyncio
 from types import SimpleNamespace
@@ -8,8 +8,9 @@ import pytest
 import structlog
 
 from api.detour import Detour
-from taskplatform.errors import StoreUnavailable
-from taskplatform.telemetry import new_metrics
+from taskplatform.errors import OutcomeUnknown, ShardMoved, StoreUnavailable, TaskplatformError
+from taskplatform.job import NewJob
+from taskplatform.telemetry import Metrics, new_metrics
 from tests.fixtures.store import a_job
 
 
@@ -30,31 +31,48 @@ class Store:
             raise ValueError("nobody has thought of this")
 
 
-class Away:
-    """An intake whose store is away."""
+class Intake:
+    """An intake whose store is away, or says nothing."""
+
+    def __init__(self, error: TaskplatformError | None) -> None:
+        self.error = error
+        self.asked = 0
 
     def hand_in(self, jobs: object, *, whole: bool) -> asyncio.Future[Any]:
-        """Fail."""
-        failed = asyncio.get_running_loop().create_future()
-        failed.set_exception(StoreUnavailable("away"))
-        return failed
+        """Fail, or never end."""
+        self.asked += 1
+        answer = asyncio.get_running_loop().create_future()
+        if self.error is not None:
+            answer.set_exception(self.error)
+        return answer
+
+    async def submit(self, jobs: object, *, whole: bool) -> Any:
+        """Wait for the answer."""
+        return await self.hand_in(jobs, whole=whole)
+
+
+JOB = a_job()
+CHECKER = SimpleNamespace(spec=SimpleNamespace(max_attempts=JOB.max_attempts))
+
+
+def a_detour(intake: Intake, store: Store, metrics: Metrics) -> Detour:
+    return Detour(
+        cast(Any, intake),
+        cast(Any, store),
+        cast(Any, SimpleNamespace(keeps_confirmed=False)),
+        cast(Any, SimpleNamespace(metrics=metrics)),
+        cast(Any, SimpleNamespace(known=lambda task: CHECKER)),
+    )
 
 
 def test_a_probe_that_fails_unexpectedly_proves_nothing_and_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("api.detour.PROBE_SECONDS", 0.001)
-    store, metrics, job = Store(), new_metrics(), a_job()
-    checker = SimpleNamespace(spec=SimpleNamespace(max_attempts=job.max_attempts))
+    store, metrics = Store(), new_metrics()
 
     async def scenario() -> None:
-        detour = store.detour = Detour(
-            cast(Any, Away()),
-            cast(Any, store),
-            cast(Any, SimpleNamespace(keeps_confirmed=False)),
-            cast(Any, SimpleNamespace(metrics=metrics)),
-            cast(Any, SimpleNamespace(known=lambda task: checker)),
-        )
+        detour = store.detour = a_detour(Intake(StoreUnavailable("away")), store, metrics)
         with structlog.contextvars.bound_contextvars(trace_id="of a request"), pytest.raises(StoreUnavailable):
-            await detour.submit([job])
+            await detour.submit([JOB])
         await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=30)
         assert not detour.open
 
@@ -63,3 +81,43 @@ def test_a_probe_that_fails_unexpectedly_proves_nothing_and_is_repeated(monkeypa
     assert store.open_when_asked == [True, True]
     assert store.traces == [{}, {}]
     assert metrics.mode.labels(component="writes")._value.get() == 0
+
+
+WITH_KEY = a_job(key="order-1", fingerprint="f")
+NO_MESSAGE = pytest.mark.parametrize(
+    ("jobs", "whole"), [([WITH_KEY], False), ([JOB, WITH_KEY], False), ([JOB, a_job()], True)]
+)
+
+
+@NO_MESSAGE
+@pytest.mark.parametrize("error", [None, StoreUnavailable("away"), OutcomeUnknown("cut off")])
+def test_what_the_broker_cannot_take_opens_it_too_and_is_refused_at_once_from_then_on(
+    monkeypatch: pytest.MonkeyPatch, jobs: list[NewJob], error: TaskplatformError | None, *, whole: bool
+) -> None:
+    monkeypatch.setattr("api.detour.PATIENCE_SECONDS", 0.01)
+    intake = Intake(error)
+
+    async def scenario() -> None:
+        detour = a_detour(intake, Store(), new_metrics())
+        async with asyncio.timeout(30):
+            with pytest.raises(type(error or OutcomeUnknown(""))):
+                await detour.submit(jobs, whole=whole)
+            assert detour.open
+            with pytest.raises(StoreUnavailable):
+                await detour.submit(jobs, whole=whole)
+            await detour.stop()
+
+    asyncio.run(scenario())
+
+    assert intake.asked == 1
+
+
+@NO_MESSAGE
+def test_a_store_that_knows_a_new_home_is_not_away(jobs: list[NewJob], *, whole: bool) -> None:
+    async def scenario() -> None:
+        detour = a_detour(Intake(ShardMoved("moved")), Store(), new_metrics())
+        with pytest.raises(ShardMoved):
+            await detour.submit(jobs, whole=whole)
+        assert not detour.open
+
+    asyncio.run(scenario())

@@ -1,11 +1,14 @@
 """When a request is sent again, and when not."""
 
 from datetime import UTC, datetime
+from itertools import repeat
+from random import Random
 
 import pytest
 
 from taskplatform.client import NoAnswer, NotFound, Rejected, ServiceUnavailable, Unauthorized, UnexpectedAnswer
-from taskplatform.client._base import Answer, retry_after
+from taskplatform.client._base import Answer, Effort, retry_after
+from taskplatform.client._flows import Flows
 from taskplatform.client.calls import call
 from taskplatform.errors import InvalidInput, Unavailable
 from tests.unit.client.scripts import CUT_OFF, Clock, a_job, answer, flows, play, problem
@@ -55,6 +58,17 @@ def test_a_wait_beyond_the_patience_is_not_begun() -> None:
 
     assert caught.value.retry_after_seconds == 30
     assert isinstance(caught.value, Unavailable)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_refusals_at_once_are_outlasted_as_long_as_a_failover_may_take(seed: int) -> None:
+    clock = Clock()
+    at_once = repeat(problem(503, "store_unavailable", retryable=True, retry_after=2), 100)
+
+    with pytest.raises(ServiceUnavailable):
+        play(Flows(Effort(clock=clock, random=Random(seed))).submit(call("demo.add")), *at_once, clock=clock)
+
+    assert 45 < clock.now <= 60
 
 
 @pytest.mark.parametrize("status", [408, 429, 502, 503, 504])
