@@ -67,7 +67,7 @@ class Undertaker(Role):
         self._allow_unsigned = settings.allow_unsigned_messages
         self._clock = clock
         self._held: dict[str, set[int]] = {queue: set() for queue in self._queues}
-        self._again_at = float("-inf")
+        self._again_at = dict.fromkeys(self._queues, float("-inf"))
         for reason in Reason:
             # Shown as zero at first: Prometheus sees no increase in what was not there before.
             metrics.dead_letters_buried_total.labels(reason=reason)
@@ -90,13 +90,14 @@ class Undertaker(Role):
         most = min(len(held) + BURY_MESSAGES, HELD_MESSAGES)
         # What is held comes along, before anything new.
         taken = await self._broker.take_dead(queue, most)
-        again = self._clock() >= self._again_at
+        again = self._clock() >= self._again_at[queue]
         tried = [message for message in taken if again or message.tag not in held]
         buried = await self._bury(tried) if tried else []
         if buried:
             await self._broker.settle_dead(buried)
-        if len(buried) < len(tried):
-            self._again_at = self._clock() + HELD_SECONDS
+        if again and len(buried) < len(tried):
+            # A new one that has to be held puts off none that was held before.
+            self._again_at[queue] = self._clock() + HELD_SECONDS
         left = self._held[queue] = {message.tag for message in taken} - {message.tag for message in buried}
         return len(taken) >= most and len(left) < HELD_MESSAGES
 

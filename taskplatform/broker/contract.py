@@ -55,7 +55,8 @@ class Broker(Protocol):
     async def take_dead(self, queue: str, limit: int) -> list[DeadMessage]:
         """Take up to `limit` messages out of a dead-letter queue without acknowledging them.
 
-        What was taken before and not settled is part of the answer again. Raises BrokerUnavailable.
+        What was taken before and not settled is part of the answer again, with the tag that it had unless the
+        connection has been lost since. Raises BrokerUnavailable.
         """
 
     async def settle_dead(self, messages: Sequence[DeadMessage]) -> None:

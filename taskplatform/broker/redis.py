@@ -132,8 +132,11 @@ class RedisBroker:
                 for _ in range(limit - len(raws)):
                     pipeline.lmove(queue, _held(queue), "RIGHT", "LEFT")
                 raws += [raw for raw in await pipeline.execute() if isinstance(raw, bytes)]
+        before = {raw: message for message, raw in self._taken.values() if message.queue == queue}
         self._taken = {tag: entry for tag, entry in self._taken.items() if entry[0].queue != queue}
-        return [self._take(queue, raw) for raw in raws]
+        taken = [before.get(raw) or self._dead(queue, raw) for raw in raws]
+        self._taken |= {message.tag: (message, raw) for message, raw in zip(taken, raws, strict=True)}
+        return taken
 
     async def settle_dead(self, messages: Sequence[DeadMessage]) -> None:
         """See Broker.settle_dead."""
@@ -171,10 +174,10 @@ class RedisBroker:
         await self._redis.pexpire(key, _TAKER_MILLISECONDS)
         return True
 
-    def _take(self, queue: str, raw: bytes) -> DeadMessage:
+    def _dead(self, queue: str, raw: bytes) -> DeadMessage:
         envelope = _read(raw)
         reason, source = first_death(envelope.headers)
-        message = DeadMessage(
+        return DeadMessage(
             tag=next(self._tags),
             queue=queue,
             source_queue=source or queue,
@@ -183,8 +186,6 @@ class RedisBroker:
             properties=envelope.properties,
             body=envelope.body,
         )
-        self._taken[message.tag] = (message, raw)
-        return message
 
     async def _keep_watch(self) -> None:
         while True:

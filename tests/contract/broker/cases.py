@@ -207,6 +207,15 @@ class BrokerContract:
 
         assert [dead.headers["id"] for dead in broker.take_dead(DEAD, 3)] == [second.id, third.id]
 
+    def test_a_dead_message_that_was_not_settled_keeps_its_tag(self, setting: Setting, broker: DrivenBroker) -> None:
+        first, second = bury(setting, broker, 2)
+        (once,) = broker.take_dead(DEAD, 1)
+
+        again = broker.take_dead(DEAD, 2)
+
+        assert [dead.headers["id"] for dead in again] == [first.id, second.id]
+        assert again[0].tag == once.tag != again[1].tag
+
     def test_settling_a_dead_message_twice_does_no_harm(self, setting: Setting, broker: DrivenBroker) -> None:
         _, second = bury(setting, broker, 2)
         taken = broker.take_dead(DEAD, 1)

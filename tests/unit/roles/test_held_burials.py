@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
 from typing import Any, cast
@@ -22,32 +23,34 @@ from taskplatform.undertaker import BURY_MESSAGES, HELD_MESSAGES, HELD_SECONDS, 
 from tests.unit.roles.test_undertaker import JOB, a_dead_message
 
 KEY = b"k" * 32
-QUEUE = dead_queue("default")
+QUEUE, OTHER_QUEUE = dead_queue("default"), dead_queue("bulk")
 
 
-class Queue:
-    """A broker with one dead-letter queue."""
+class Queues:
+    """A broker with dead-letter queues."""
 
     def __init__(self) -> None:
         self.waiting: list[DeadMessage] = []
         self.taken: list[DeadMessage] = []
         self._tags = count(1)
 
-    def add(self, jobs: int) -> set[UUID]:
-        """Add messages of so many jobs."""
+    def add(self, jobs: int, queue: str = QUEUE) -> set[UUID]:
+        """Add messages of so many jobs to a queue."""
         ids = {uuid4() for _ in range(jobs)}
         for job_id in ids:
             message = encode(msgspec.structs.replace(JOB, id=job_id), KEY)
             dead = a_dead_message(headers=dict(message.headers), properties={"content_type": CONTENT_TYPE})
-            self.waiting.append(replace(dead, tag=next(self._tags), queue=QUEUE))
+            self.waiting.append(replace(dead, tag=next(self._tags), queue=queue))
         return ids
 
     async def take_dead(self, queue: str, limit: int) -> list[DeadMessage]:
         """Give what was taken before, and more."""
-        more = max(limit - len(self.taken), 0)
-        self.taken += self.waiting[:more]
-        del self.waiting[:more]
-        return self.taken[:limit]
+        taken = [message for message in self.taken if message.queue == queue]
+        more = [message for message in self.waiting if message.queue == queue][: max(limit - len(taken), 0)]
+        self.taken += more
+        tags = {message.tag for message in more}
+        self.waiting = [message for message in self.waiting if message.tag not in tags]
+        return [*taken, *more][:limit]
 
     async def settle_dead(self, messages: Sequence[DeadMessage]) -> None:
         """Forget messages."""
@@ -75,8 +78,8 @@ class Bench:
     """An undertaker, its queue and its graves."""
 
     def __init__(self) -> None:
-        self.queue, self.graves, self.now = Queue(), Graves(), 0.0
-        settings = load({}, signing_keys=KEY.decode())
+        self.queue, self.graves, self.now = Queues(), Graves(), 0.0
+        settings = load({}, signing_keys=KEY.decode(), pools="default,bulk")
         self.undertaker = Undertaker(
             self.graves, cast(Any, self.queue), new_metrics(Part.DISPATCHER), settings, clock=lambda: self.now
         )
@@ -125,6 +128,26 @@ def test_what_is_held_is_not_tried_in_every_round(bench: Bench) -> None:
         bench.play()
 
     assert (bench.graves.asked, len(bench.graves.buried)) == (11, 1)
+
+
+@pytest.mark.parametrize(("queue", "left"), [(QUEUE, 0), (OTHER_QUEUE, 1)])
+def test_what_comes_to_be_held_later_puts_off_nothing(bench: Bench, queue: str, left: int) -> None:
+    early = bench.queue.add(1)
+    bench.graves.away = set(early)
+    with pytest.raises(StoreUnavailable):
+        bench.play()
+    bench.now += HELD_SECONDS / 2
+    bench.graves.away |= bench.queue.add(1, queue)
+    with pytest.raises(StoreUnavailable):
+        bench.play()
+    bench.graves.away = set()
+    bench.now += HELD_SECONDS / 2
+
+    with pytest.raises(StoreUnavailable) if left else nullcontext():
+        bench.play()
+
+    assert early <= set(bench.graves.buried)
+    assert len(bench.queue.taken) == left
 
 
 def test_no_more_is_held_than_there_is_room_for(bench: Bench) -> None:
