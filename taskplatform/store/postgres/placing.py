@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import ceil
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -30,7 +32,7 @@ from taskplatform.store.schema import (
 )
 
 LOCK_SECONDS = 5
-"""How long a new map may wait for the transactions that write jobs, and hold up the ones after it."""
+"""How long a new map may wait for the transactions that write jobs, and how long it holds up the ones after it."""
 
 _FENCE = """
 CREATE OR REPLACE TRIGGER jobs_at_home AFTER INSERT ON jobs REFERENCING NEW TABLE AS added
@@ -104,31 +106,47 @@ def _publish(dsns: Sequence[str], made: ShardMap, *, first: ShardMap | None = No
     gains: nobody can write by an old map what has a new home from then on. A crash in between leaves shards at home
     nowhere, until the map is made known everywhere: `ensure_map` does that, and so every `move`.
     """
+    losing: list[int] = []
     gaining: list[int] = []
-    with ExitStack() as losing:
-        for number, dsn in enumerate(dsns):
-            with ExitStack() as one:
-                session = one.enter_context(_session(dsn))
-                known = _known(session)
-                before = known.map if known else first
-                leaving = _leaving(number, before, made)
-                if not leaving:
-                    # Nobody is held up where it is known.
-                    if known is None or known.map.version < made.version:
-                        gaining.append(number)
-                    continue
-                # Once before anybody has to wait: this may take long where there is much.
-                _require_empty(session, number, leaving)
-                if _locked(session, made):
-                    _require_empty(session, number, leaving)
-                    _write(session, number, made)
-                    losing.push(one.pop_all())
+    for number, dsn in enumerate(dsns):
+        with _session(dsn) as session:
+            known = _known(session)
+            leaving = _leaving(number, known.map if known else first, made)
+            # Once before anybody anywhere has to wait: this may take long where there is much.
+            _require_empty(session, number, leaving)
+        if leaving:
+            losing.append(number)
+        elif known is None or known.map.version < made.version:
+            # Nobody is held up where it is known.
+            gaining.append(number)
+    with ExitStack() as sessions:
+        holdup = _Holdup()
+        for number in losing:
+            _write_news(sessions.enter_context(_session(dsns[number])), number, made, first, holdup)
     for number in gaining:
         with _session(dsns[number]) as session:
-            if _locked(session, made):
-                known = _known(session)
-                _require_empty(session, number, _leaving(number, known.map if known else first, made))
-                _write(session, number, made)
+            _write_news(session, number, made, first, _Holdup())
+
+
+class _Holdup:
+    """Bounds for how long a new map holds up whoever inserts jobs, in all clusters that are locked at a time."""
+
+    def __init__(self) -> None:
+        self._until: float | None = None
+
+    def begin(self) -> None:
+        """Count from here, unless it began in another cluster."""
+        if self._until is None:
+            self._until = monotonic() + LOCK_SECONDS
+
+    def bound(self, session: Connection) -> None:
+        """Give the next statement what is left. Raises StoreUnavailable when nothing is."""
+        if self._until is None:
+            return
+        left_milliseconds = ceil((self._until - monotonic()) * 1000)
+        if left_milliseconds <= 0:
+            raise StoreUnavailable(f"the clusters were not all found empty within {LOCK_SECONDS} s")
+        session.exec_driver_sql(f"SET LOCAL statement_timeout = {left_milliseconds}")
 
 
 def _without_what_came_meanwhile(dsns: Sequence[str], newest: ShardMap) -> ShardMap:
@@ -154,13 +172,17 @@ def _leaving(number: int, before: ShardMap | None, made: ShardMap) -> list[int]:
     return [shard for shard in before.shards_of(number) if made.homes[shard] != number]
 
 
-def _locked(session: Connection, made: ShardMap) -> bool:
-    """Hold up whoever inserts jobs until the transaction ends; tells whether a map is still news here."""
+def _write_news(session: Connection, number: int, made: ShardMap, first: ShardMap | None, holdup: _Holdup) -> None:
+    """Hold up whoever inserts jobs until the transaction ends, and write a map that is still news here."""
+    holdup.bound(session)
     # Whoever does it has committed, or waits here and is held to the new map. Reads go on.
     session.exec_driver_sql("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE")
-    session.exec_driver_sql(f"SET LOCAL statement_timeout = '{LOCK_SECONDS}s'")
+    holdup.begin()
     known = _known(session)
-    return known is None or known.map.version < made.version
+    if known is None or known.map.version < made.version:
+        _require_empty(session, number, _leaving(number, known.map if known else first, made), holdup)
+        holdup.bound(session)
+        _write(session, number, made)
 
 
 def _write(session: Connection, number: int, made: ShardMap) -> None:
@@ -177,15 +199,17 @@ def _prepare(session: Connection, number: int) -> None:
             session.exec_driver_sql(f"ALTER TABLE {table.name} ALTER COLUMN id RESTART WITH {first_row(number)}")
 
 
-def _require_empty(session: Connection, number: int, shards: Sequence[int]) -> None:
-    held = _holding(session, shards)
+def _require_empty(session: Connection, number: int, shards: Sequence[int], holdup: _Holdup | None = None) -> None:
+    held = _holding(session, shards, holdup)
     if held is not None:
         raise Conflict(f"cluster {number} holds {held} of these shards: only empty ones can be given another home")
 
 
-def _holding(session: Connection, shards: Sequence[int]) -> str | None:
+def _holding(session: Connection, shards: Sequence[int], holdup: _Holdup | None = None) -> str | None:
     """Name a table that holds rows of these shards, None where none does."""
     for table, job_id in _HOLDS_JOBS if shards else ():
+        if holdup is not None:
+            holdup.bound(session)
         if _is_there(session, select(job_id).where(func.shard_of(job_id).in_(shards))):
             return table.name
     return None
