@@ -71,7 +71,10 @@ class EachCluster:
     async def _place_again(self, jobs: Sequence[NewJob], stored: list[Stored], version: int) -> list[Stored]:
         moved = [place for place, one in enumerate(stored) if has_moved(one.verdict)]
         again = [jobs[place] for place in moved]
-        if not moved or not await self._clusters.newer(version, [job.id for job in again]):
+        newer = bool(moved) and await self._clusters.newer(version, [job.id for job in again])
+        if len(moved) == len(jobs):
+            return _placed(await self._submit(again) if newer else stored)
+        if not newer:
             return stored
         try:
             answers = await self._submit(again)
@@ -150,6 +153,14 @@ def _raise_of(answers: Sequence[list[Stored] | BaseException]) -> None:
     if len(errors) == len(answers):
         # What may have been stored somewhere must not be called refused.
         raise next((error for error in errors if isinstance(error, OutcomeUnknown)), errors[0])
+
+
+def _placed(stored: list[Stored]) -> list[Stored]:
+    """Raise ShardMoved where all were refused by it: the same again may do, and no job is to blame."""
+    errors = [one.verdict.error for one in stored if isinstance(one.verdict, RefusedJob) and has_moved(one.verdict)]
+    if errors and len(errors) == len(stored):
+        raise errors[0]
+    return stored
 
 
 def _refused(job: NewJob, error: TaskplatformError) -> Stored:

@@ -100,6 +100,32 @@ def test_only_a_job_that_was_refused_is_placed_again(shards: tuple[int, ...]) ->
     assert len(second.asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("error", "moved"),
+    [(ShardUnavailable("away"), True), (OutcomeUnknown("cut off"), True), (ShardMoved("moved"), False)],
+)
+def test_a_batch_that_was_refused_as_a_whole_and_finds_no_home_is_not_called_rejected(
+    error: Exception, *, moved: bool
+) -> None:
+    jobs = jobs_of(200, 201)
+    intake = EachCluster(
+        cast(Any, TwoClusters(moved=moved)), [Failing(error), Storing(strangers=[job.id for job in jobs])]
+    )
+
+    with pytest.raises(type(error)):
+        asyncio.run(intake.submit(jobs))
+
+
+def test_a_batch_that_its_new_home_refuses_too_is_not_called_rejected() -> None:
+    jobs = jobs_of(200, 201)
+    moving = [Storing(strangers=[job.id for job in jobs]) for _ in range(2)]
+
+    with pytest.raises(ShardMoved):
+        asyncio.run(EachCluster(cast(Any, TwoClusters(moved=True)), moving).submit(jobs))
+
+    assert [len(each.asked) for each in moving] == [1, 1]
+
+
 def test_a_job_that_finds_no_home_is_refused_and_its_neighbours_are_not() -> None:
     jobs = jobs_of(200, 201)
     intake = EachCluster(cast(Any, TwoClusters(moved=True)), [Failing(ShardUnavailable("away")), Storing([jobs[0].id])])
