@@ -140,14 +140,9 @@ class Intake(Maps):
 
 @contextmanager
 def _beside_what_is_stored(answers: _Answers) -> Iterator[None]:
-    """Raise OutcomeUnknown for StoreUnavailable, which says that nothing was stored, if any of the answers is Accepted.
-
-    ShardMoved passes: whoever hears it hands the same jobs in again.
-    """
+    """Raise OutcomeUnknown for StoreUnavailable, by which nothing was stored, if any of the answers is Accepted."""
     try:
         yield
-    except ShardMoved:
-        raise
     except StoreUnavailable as error:
         if not any(isinstance(answer, Accepted) for answer in answers.values()):
             raise

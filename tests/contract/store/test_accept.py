@@ -211,11 +211,14 @@ def test_a_value_that_postgres_refuses_harms_no_other_job_of_the_batch(store: Dr
     assert len(store.wait(store.services.get(ids(good)))) == 7
 
 
-def test_a_batch_of_which_a_part_is_stored_is_unknown_and_the_same_again_is_safe(store: DrivenStore) -> None:
+@pytest.mark.parametrize("sqlstate", ["53100", "TP001"], ids=["disk full", "shard moved"])
+def test_a_batch_of_which_a_part_is_stored_is_unknown_and_the_same_again_is_safe(
+    store: DrivenStore, sqlstate: str
+) -> None:
     stored, refused, hindered = a_job(), a_job(body="\0"), a_job(task="hindered")
     store.rows(
         "CREATE FUNCTION hinder() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN RAISE 'no room' USING ERRCODE = 'disk_full'; END $$"
+        f" $$ BEGIN RAISE 'no room' USING ERRCODE = '{sqlstate}'; END $$"
     )
     store.rows(
         "CREATE TRIGGER hinder BEFORE INSERT ON jobs FOR EACH ROW"
