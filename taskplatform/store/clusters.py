@@ -10,7 +10,7 @@ from uuid import UUID
 
 from taskplatform.autoscale.contract import ScaleStore
 from taskplatform.cancelling import cancel
-from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable, StoreUnavailable
+from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable, StoreUnavailable, TaskplatformError
 from taskplatform.freshness import Position
 from taskplatform.shards import Homes, KnownMap
 from taskplatform.store.contract import Acceptance, DispatchStore, IntakeStore, OperateStore, ReadStore, RefusedJob
@@ -23,7 +23,7 @@ ANSWER_SECONDS = 5.0
 ASK_NEXT_SECONDS = 0.5
 """How long one may take where another may be asked instead: whoever asks has a second or two in all."""
 REST_SECONDS = 2.0
-"""How long a cluster that did not answer is asked last, where any may be asked."""
+"""How long a cluster that did not answer is asked last where any may be asked, and not at all for what can wait."""
 WATCH_SECONDS = 2.0
 """How often the map is read again anyhow."""
 
@@ -128,14 +128,21 @@ class Clusters:
         """
         if not asked:
             return []
-        answers = await self._gathered(asked)
-        found = [answer for answer in answers.values() if not isinstance(answer, BaseException)]
-        for answer in answers.values():
-            if isinstance(answer, BaseException) and not isinstance(answer, StoreUnavailable):
-                raise answer
-        if not found and not none_is_fine:
-            raise _away(asked, next(iter(answers.values())))
-        return found
+        return _those_that_answered(await self._gathered(asked), none_is_fine=none_is_fine)
+
+    async def prompt(self, asked: Mapping[int, Callable[[Cluster], Awaitable[T]]]) -> list[T]:
+        """Ask several clusters what can be asked again soon, and give what those say that answer at once.
+
+        One that did not answer lately is left out. Raises ShardUnavailable when none answers.
+        """
+        now = self._clock()
+        rested = {number: ask for number, ask in asked.items() if now - self._failed_at[number] >= REST_SECONDS}
+        answers = await self._gathered(rested, within_seconds=ASK_NEXT_SECONDS)
+        for number, answer in answers.items():
+            if isinstance(answer, StoreUnavailable):
+                self._failed_at[number] = self._clock()
+        left_out = {number: StoreUnavailable("it rests") for number in asked if number not in rested}
+        return _those_that_answered(answers | left_out, none_is_fine=not asked)
 
     def number(self, member: Cluster) -> int:
         """Tell the number of a cluster."""
@@ -156,10 +163,14 @@ class Clusters:
         raise _away(sorted(numbers), trouble) from trouble
 
     async def _gathered(
-        self, asked: Mapping[int, Callable[[Cluster], Awaitable[T]]], *, writes: bool = False
+        self,
+        asked: Mapping[int, Callable[[Cluster], Awaitable[T]]],
+        *,
+        writes: bool = False,
+        within_seconds: float | None = None,
     ) -> dict[int, T | BaseException]:
         answers = await asyncio.gather(
-            *(_within(ask(self.members[number]), writes=writes) for number, ask in asked.items()),
+            *(_within(ask(self.members[number]), within_seconds, writes=writes) for number, ask in asked.items()),
             return_exceptions=True,
         )
         return dict(zip(asked, answers, strict=True))
@@ -187,19 +198,23 @@ class Clusters:
         await asyncio.shield(self._reading[number])
 
     async def _ask_for_map(self, number: int) -> None:
-        trouble = ""
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                found = await self.members[number].shard_map()
-            if found is not None and self.homes.adopt(found.map):
-                self._log.info("The shard map", version=self.homes.version)
-        except (StoreUnavailable, TimeoutError) as error:
-            trouble = str(error) or f"no answer within {ANSWER_SECONDS:g} s"
+            # Whoever stops reading, whatever for, would never hear of a newer map.
+            (error,) = await asyncio.gather(self._adopt_map_of(number), return_exceptions=True)
         finally:
             del self._reading[number]
+        trouble = "" if error is None else str(error) or f"no answer within {ANSWER_SECONDS:g} s"
         if trouble and trouble != self._troubles.get(number):
-            self._log.warning("A cluster tells no shard map", cluster=number, trouble=trouble)
+            expected = isinstance(error, (TaskplatformError, TimeoutError))
+            log = self._log.warning if expected else self._log.error
+            log("A cluster tells no shard map", cluster=number, trouble=trouble, exc_info=None if expected else error)
         self._troubles[number] = trouble
+
+    async def _adopt_map_of(self, number: int) -> None:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            found = await self.members[number].shard_map()
+        if found is not None and self.homes.adopt(found.map):
+            self._log.info("The shard map", version=self.homes.version)
 
 
 def has_moved(answer: Acceptance) -> bool:
@@ -207,12 +222,23 @@ def has_moved(answer: Acceptance) -> bool:
     return isinstance(answer, RefusedJob) and isinstance(answer.error, ShardMoved)
 
 
-async def _within(answer: Awaitable[T], *, writes: bool) -> T:
+async def _within(answer: Awaitable[T], seconds: float | None = None, *, writes: bool) -> T:
+    seconds = ANSWER_SECONDS if seconds is None else seconds
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(seconds):
             return await answer
     except TimeoutError:
-        raise (OutcomeUnknown if writes else StoreUnavailable)(f"no answer within {ANSWER_SECONDS:g} s") from None
+        raise (OutcomeUnknown if writes else StoreUnavailable)(f"no answer within {seconds:g} s") from None
+
+
+def _those_that_answered(answers: Mapping[int, T | BaseException], *, none_is_fine: bool) -> list[T]:
+    found = [answer for answer in answers.values() if not isinstance(answer, BaseException)]
+    for answer in answers.values():
+        if isinstance(answer, BaseException) and not isinstance(answer, StoreUnavailable):
+            raise answer
+    if not found and not none_is_fine:
+        raise _away(answers, next(iter(answers.values())))
+    return found
 
 
 def _away(numbers: Iterable[int], error: object) -> ShardUnavailable:

@@ -128,13 +128,16 @@ class ShardedStore(Opened):
         return merging.newest_jobs(pages, limit)
 
     async def done_among(self, ids: Sequence[UUID], seen: Position | None = None) -> set[UUID]:
-        """Tell which jobs have ended; of those whose cluster is away nothing is told, unless all are."""
+        """Tell which jobs have ended; of those whose cluster does not answer at once nothing is told, unless none does.
+
+        Many callers wait for this one answer, and it is asked for again soon.
+        """
         parts = (await self.clusters.known()).split(ids)
         asked = {
             number: _bound(lambda member, mine: member.done_among(mine, self._seen(member, seen)), mine)
             for number, mine in parts.items()
         }
-        return set().union(*await self.clusters.living(asked))
+        return set().union(*await self.clusters.prompt(asked))
 
     async def letters(self, wanted: LetterFilter, limit: int, seen: Position | None = None) -> list[DeadLetter]:
         """Search the dead letters of every cluster, each from where its last one was."""
