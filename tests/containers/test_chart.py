@@ -11,7 +11,7 @@ import yaml
 
 from api.__main__ import FINISH_SECONDS
 from taskplatform.autoscale.drivers.kubernetes import POOL_LABEL
-from taskplatform.settings import load
+from taskplatform.settings import Settings, load
 from tests.containers.chart import (
     CHART,
     VALUES,
@@ -31,6 +31,8 @@ from tests.containers.tools import ROOT
 
 _SECRET = "postgresql://somewhere/jobs"
 _LONG_SECRET = "0123456789" * 4
+_OPTIONAL = {"database_replica_urls", "database_cluster_urls", "cache_url"}
+_SECRETS = [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
 
 
 @pytest.fixture(params=VALUES)
@@ -120,9 +122,8 @@ def test_no_environment_holds_a_secret_and_no_variable_of_a_link_is_taken_for_a_
     resources: tuple[Resource, ...],
 ) -> None:
     for name, template in pods(resources):
-        secret = {"DATABASE_URL", "DATABASE_REPLICA_URLS", "BROKER_URL", "SIGNING_KEYS", "API_KEY"}
-        assert {f"TASKPLATFORM_{one}" for one in secret}.isdisjoint(environment(template)), name
-        assert "envFrom" not in container(template), name
+        assert {f"TASKPLATFORM_{one.upper()}" for one in _SECRETS}.isdisjoint(environment(template)), name
+        assert "envFrom" not in container(template) or component(template) == "dispatcher", name
         assert template["spec"]["enableServiceLinks"] is False, name
 
 
@@ -132,8 +133,31 @@ def test_only_what_needs_a_secret_sees_it(resources: tuple[Resource, ...]) -> No
         expected = {"database_url", "broker_url"}
         expected |= {"signing_keys"} if process != "init" else set()
         expected |= {"api_key"} if "TASKPLATFORM_CANARY_SECONDS" in said else set()
-        assert set(secret_files(template)) - {"database_replica_urls"} == expected, name
-        assert process == "api" or "database_replica_urls" not in secret_files(template), name
+        assert set(secret_files(template)) - _OPTIONAL == expected, name
+
+
+def test_replicas_and_cache_are_for_the_api_and_every_process_knows_every_cluster() -> None:
+    for name, template in pods(rendered("autoscaler")):
+        expected = _OPTIONAL if component(template) == "api" else {"database_cluster_urls"}
+        assert set(secret_files(template)) & _OPTIONAL == expected, name
+
+
+def test_only_dispatchers_have_the_credentials_of_the_archive_and_only_when_they_are_named() -> None:
+    for values in VALUES:
+        named = [{"secretRef": {"name": "platform-archive"}}] if values == "autoscaler" else None
+        for name, template in pods(rendered(values)):
+            expected = named if component(template) == "dispatcher" else None
+            assert container(template).get("envFrom") == expected, name
+
+
+def test_no_secret_is_taken_for_a_setting_of_every_process() -> None:
+    assert {"database_cluster_urls", "signing_keys", "autoscale_agent_token"} < set(_SECRETS)
+    for secret in _SECRETS:
+        variable = f"TASKPLATFORM_{secret.upper()}"
+        with pytest.raises(ChartError, match=secret):
+            rendered("autoscaler", "--set-string", f"settings.{secret}=postgresql://me:word@there/jobs")
+        with pytest.raises(ChartError, match=f"{variable} in env of pool default is set by the chart"):
+            rendered("autoscaler", "--set-string", f"pools[0].env.{variable}=secret")
 
 
 def test_only_the_autoscaler_that_patches_deployments_has_an_account(resources: tuple[Resource, ...]) -> None:

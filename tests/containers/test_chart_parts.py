@@ -45,7 +45,12 @@ _REACH: dict[str, tuple[set[Any], dict[str, set[Any]], dict[str, set[Any]]]] = {
     "minimal": (_NAMES | _ANY_SERVER, {}, {"api": {("anybody", "8080/TCP")}}),
     "autoscaler": (
         _NAMES | _ANY_SERVER,
-        {"autoscaler": _CLUSTER, "dispatcher": {("anybody", "443/TCP")}, "worker mail": {("anybody", "587/TCP")}},
+        {
+            "autoscaler": _CLUSTER,
+            "worker mail": {("anybody", "587/TCP")},
+            "api": {("anybody", "6379/TCP")},
+            "dispatcher": {("anybody", "443/TCP")},
+        },
         {"api": {("anybody", "8080/TCP")}},
     ),
     "keda": (

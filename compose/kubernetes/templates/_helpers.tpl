@@ -78,8 +78,12 @@ autoscale_file: pools[].scaling
 canary_seconds: exporter.canarySeconds
 database_url: secrets.database
 database_replica_urls: secrets.replicas
+database_cluster_urls: secrets.clusters
 broker_url: secrets.broker
+cache_url: secrets.cache
 signing_keys: secrets.signing
+api_key: secrets.canary
+autoscale_agent_token: autoscaling.driver
 {{- end -}}
 
 {{/* End with an error where a user sets what the chart makes itself. Takes name, in lower case, and place, as the user wrote it. */}}
@@ -131,6 +135,9 @@ signing_keys: secrets.signing
 {{- else }}
 {{- fail "secrets.database.name is empty: name a Secret with the connection string of Postgres, or set postgres.enabled" }}
 {{- end }}
+{{- if $root.Values.secrets.clusters.name }}
+{{ include "tp.secretFile" (dict "name" $root.Values.secrets.clusters.name "key" $root.Values.secrets.clusters.key "setting" "database_cluster_urls") }}
+{{- end }}
 {{- if $broker.name }}
 {{ include "tp.secretFile" (dict "name" $broker.name "key" $broker.key "setting" "broker_url") }}
 {{- else if $root.Values.rabbitmq.enabled }}
@@ -145,6 +152,9 @@ signing_keys: secrets.signing
 {{- if and (eq .component "api") $root.Values.secrets.replicas.name }}
 {{ include "tp.secretFile" (dict "name" $root.Values.secrets.replicas.name "key" $root.Values.secrets.replicas.key "setting" "database_replica_urls") }}
 {{- end }}
+{{- if and (eq .component "api") $root.Values.secrets.cache.name }}
+{{ include "tp.secretFile" (dict "name" $root.Values.secrets.cache.name "key" $root.Values.secrets.cache.key "setting" "cache_url") }}
+{{- end }}
 {{- if and (eq .component "exporter") (gt (float64 $root.Values.exporter.canarySeconds) 0.0) }}
 {{ include "tp.secretFile" (dict "name" (required "exporter.canarySeconds needs secrets.canary.name: a Secret with an API key of the scopes jobs:write and jobs:read" $root.Values.secrets.canary.name) "key" $root.Values.secrets.canary.key "setting" "api_key") }}
 {{- end }}
@@ -153,7 +163,7 @@ signing_keys: secrets.signing
 {{/*
 One pod of the platform. Takes root, component, track, args, env (its own variables), port (name and number of its
 health pages), probes (paths, "" where it has none), graceSeconds, resources, and for some: labels, annotations,
-volumes, mounts, account, temporarySpace, place (nodeSelector, tolerations, affinity, priorityClassName).
+envFrom, volumes, mounts, account, temporarySpace, place (nodeSelector, tolerations, affinity, priorityClassName).
 */}}
 {{- define "tp.pod" -}}
 {{- $root := .root -}}
@@ -236,6 +246,10 @@ spec:
       args: {{ .args | toJson }}
       env:
         {{- include "tp.env" (dict "root" $root "own" .env) | trim | nindent 8 }}
+      {{- with .envFrom }}
+      envFrom:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
       {{- with .port }}
       ports:
         - {name: {{ .name }}, containerPort: {{ .number }}}
