@@ -1,6 +1,7 @@
 """The RabbitMQ driver keeps the contract, and the promises of its own."""
 
 import asyncio
+import shlex
 import shutil
 import ssl
 import subprocess
@@ -102,6 +103,24 @@ class TestRabbitMQ(BrokerContract):
         (dead,) = take_all(broker, 1)
 
         assert (dead.reason, dead.source_queue) == ("delivery_limit", WORK)
+
+    def test_a_dead_letter_can_be_handed_out_for_ever_under_the_policy_of_the_deployment_page(
+        self, setting: Setting, broker: DrivenBroker, rabbitmq: RabbitMQ, vhost: Vhost
+    ) -> None:
+        page = (Path(__file__).parents[3] / "docs" / "deploy.md").read_text(encoding="utf-8")
+        (command,) = (line for line in page.splitlines() if line.startswith("rabbitmqctl set_policy"))
+        rabbitmq.control("set_policy", "-p", vhost.name, *shlex.split(command)[2:])
+        eventually(lambda: f"{DEAD}\tjobs-dead" in rabbitmq.control("list_queues", "-p", vhost.name, "name", "policy"))
+        bury(setting, broker)
+
+        with kombu.Connection(setting.url) as connection:
+            queue = kombu.Queue(DEAD, channel=connection.default_channel)
+            for _ in range(2 * DELIVERY_LIMIT):
+                message = eventually(queue.get)
+                assert message is not None
+                message.reject(requeue=True)
+
+        assert len(take_all(broker, 1)) == 1
 
     def test_a_dead_letter_without_any_header_is_taken(self, setting: Setting, broker: DrivenBroker) -> None:
         with kombu.Connection(setting.url) as connection:
