@@ -101,6 +101,7 @@ def test_only_the_first_with_a_key_waits_for_a_store_that_stands_still(service: 
     assert [answer.status_code for answer in answers] == [503] * 3
     assert [answer.json()["code"] for answer in answers] == ["outcome_unknown", *["store_unavailable"] * 2]
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
+    assert [answer.headers.get("tp-mode") for answer in answers] == ["store-away"] * 3
     assert (again.status_code, service.stored()) == (202, 1)
 
 
