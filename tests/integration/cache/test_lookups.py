@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from taskplatform.cache.entry import key_of
 from taskplatform.errors import StoreUnavailable
 from taskplatform.freshness import LATEST, START, Position
 from taskplatform.ids import Locator, new_job_id
@@ -113,7 +114,7 @@ def test_when_an_entry_expires_all_who_want_it_cause_one_read(
     job = ended(store)
     monkeypatch.setattr("taskplatform.cache.entry.SETTLED_SECONDS", 0.2)
     assert processes[0].one(job)
-    key = f"tp:job:1:{job.id}:{TENANT}"
+    key = key_of(TENANT, job.id)
     eventually(lambda: store.wait(processes[0].lookups._cache.get([key])) == [None], within_seconds=30)
     monkeypatch.undo()
 
