@@ -14,7 +14,7 @@ PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install install-dev servers up ha-up demo test test-live test-observability check format faults-smoke faults-ha bench-smoke bench bench-submit bench-scale bench-idle bench-flower bench-peers profile check-deploy test-containers sbom secrets clean
+.PHONY: help install install-dev servers up ha-up demo test test-long test-observability check format faults-smoke faults-ha bench-smoke bench bench-submit bench-scale bench-idle bench-flower bench-peers profile check-deploy test-containers sbom secrets clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,10 +40,10 @@ demo: install ## Run real jobs through it, with faults, and count what came of t
 	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
 
 test: install-dev servers ## Run all tests against real servers
-	@$(BIN)/python -m pytest -m "not live" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
 
-test-live: install-dev servers ## Run the long tests on a whole running platform that `make test` leaves out
-	@$(BIN)/python -m pytest -m live $(PYTEST_ARGS)
+test-long: install-dev servers ## Run the long tests that `make test` leaves out
+	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 test-observability: install-dev servers ## Watch a running platform, break it, and see every alert fire and clear
 	@$(BIN)/python -m pytest tests/observability $(PYTEST_ARGS)

@@ -10,6 +10,7 @@ from tests.native.servers import Servers
 
 @pytest.mark.bench
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_full_table_drains_at_its_level_and_no_result_is_missing(servers: Servers) -> None:
     with reservoir(servers, "tiny", 300) as pool:
         drained = pool.drain(0.2, 0.5)
@@ -31,6 +32,7 @@ def test_the_steps_are_measured_beside_a_history(servers: Servers) -> None:
 
 @pytest.mark.bench
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_part_of_a_platform_at_rest_is_measured() -> None:
     found = measure_idle(0.2, settle_seconds=0.0)
 

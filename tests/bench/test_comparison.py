@@ -37,6 +37,7 @@ def test_both_sides_of_the_smoke_run_a_round_and_are_measured(ground: Ground, en
 
 @pytest.mark.bench
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not PEERS_PYTHON.exists(), reason="the peers are not installed: make bench-peers")
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.key)
 def test_a_side_runs_a_whole_round_and_nothing_is_lost(ground: Ground, entry: Entry) -> None:

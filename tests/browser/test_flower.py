@@ -104,8 +104,8 @@ def answers(place: Place) -> bool:
     [
         ("amqp_bench", "prefork"),
         ("redis_bench", "async"),
-        pytest.param("amqp_bench", "async", marks=pytest.mark.live),
-        pytest.param("redis_bench", "prefork", marks=pytest.mark.live),
+        pytest.param("amqp_bench", "async", marks=pytest.mark.long),
+        pytest.param("redis_bench", "prefork", marks=pytest.mark.long),
     ],
 )
 def test_an_operator_sees_workers_jobs_and_queues(

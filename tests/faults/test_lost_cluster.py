@@ -243,7 +243,7 @@ def test_the_jobs_of_the_other_cluster_go_on_and_none_is_lost(scene: Scene, clus
 
 @pytest.mark.faults
 @pytest.mark.slow
-@pytest.mark.live
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_jobs_of_the_other_cluster_go_on_while_the_first_one_stands_still(
     scene: Scene, clusters: list[Postgres]
@@ -280,7 +280,7 @@ def test_the_jobs_of_the_other_cluster_go_on_while_the_first_one_stands_still(
 
 @pytest.mark.faults
 @pytest.mark.slow
-@pytest.mark.live
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_no_job_is_lost_while_the_addresses_of_the_clusters_lead_to_each_other(
     scene: Scene, clusters: list[Postgres]

@@ -151,7 +151,7 @@ def test_every_alert_has_a_case() -> None:
     assert sorted(CASES) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("step_minutes", [pytest.param(1, marks=pytest.mark.live), SLOW_MINUTES])
+@pytest.mark.parametrize("step_minutes", [pytest.param(1, marks=pytest.mark.long), SLOW_MINUTES])
 def test_every_alert_fires_and_clears(step_minutes: int, tmp_path: Path) -> None:
     # Many in one run: promtool starts a storage for each run, and steps through its time for each test.
     cases = {name: case for name, case in CASES.items() if case.step_minutes == step_minutes}

@@ -52,6 +52,7 @@ def test_every_job_is_counted_once_over_the_processes(two_processes: Settings, d
     assert sum(counted) == JOBS
 
 
+@pytest.mark.long
 def test_the_shared_port_shows_no_metrics_of_whoever_answers(two_processes: Settings) -> None:
     answer = httpx2.get(f"http://127.0.0.1:{two_processes.api_port}/metrics")
 

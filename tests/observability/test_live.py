@@ -98,7 +98,7 @@ def test_jobs_whose_queue_is_purged_are_missed_until_they_are_published_again(wa
     eventually(lambda: _ended(watched, "watched.quick") == before + JOBS, within_seconds=60)
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_what_nobody_releases_or_relays_is_seen_and_a_dispatcher_mends_it(watched: Watched) -> None:
     with _stopped(watched.stack.dispatcher):
         watched.submit("watched.quick", 1, delay_seconds=3600.0)
@@ -111,7 +111,7 @@ def test_what_nobody_releases_or_relays_is_seen_and_a_dispatcher_mends_it(watche
     _clear(watched, "DispatchLate", "OutboxStuck", "DispatcherDown")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_canaries_that_stay_away_are_missed(watched: Watched) -> None:
     with _stopped(watched.stack.worker):
         _fire(watched, "CanaryLost")
@@ -120,7 +120,7 @@ def test_canaries_that_stay_away_are_missed(watched: Watched) -> None:
     assert watched.rows("SELECT count(*) FROM jobs WHERE task = 'taskplatform.canary' AND state = 'queued'")[0][0] <= 2
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_an_exporter_that_is_gone_is_missed_and_shows_no_old_figures(watched: Watched) -> None:
     with _stopped(watched.exporter):
         _fire(watched, "ExporterDown")
@@ -130,7 +130,7 @@ def test_an_exporter_that_is_gone_is_missed_and_shows_no_old_figures(watched: Wa
     eventually(lambda: watched.value("max(tp_outbox_rows)") is not None, within_seconds=30)
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_failing_and_forged_work_is_seen(watched: Watched) -> None:
     def more_of_it() -> bool:
         watched.submit("watched.hopeless", 5)
@@ -146,7 +146,7 @@ def test_failing_and_forged_work_is_seen(watched: Watched) -> None:
     eventually(less_of_it, within_seconds=150)
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_a_pool_that_needs_more_workers_than_it_may_have_is_seen(watched: Watched) -> None:
     # A pool whose latest jobs failed keeps its size, whatever waits.
     _run(watched, "watched.quick", 1000)
@@ -159,7 +159,7 @@ def test_a_pool_that_needs_more_workers_than_it_may_have_is_seen(watched: Watche
     _clear(watched, "PoolAtCeiling", "CanaryLost")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_workers_that_should_be_there_and_are_not_are_missed(watched: Watched) -> None:
     with _stopped(watched.stack.worker):
         _fire(watched, "WorkersMissing")
@@ -167,7 +167,7 @@ def test_workers_that_should_be_there_and_are_not_are_missed(watched: Watched) -
     _clear(watched, "WorkersMissing", "NoConsumers", "TargetDown", "CanaryLost")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_a_worker_that_vanishes_with_its_job_is_seen_the_first_time(watched: Watched) -> None:
     job = watched.client.submit(named("watched.slow"))
     eventually(lambda: job.status().state is State.RUNNING, within_seconds=60)
@@ -179,7 +179,7 @@ def test_a_worker_that_vanishes_with_its_job_is_seen_the_first_time(watched: Wat
     _clear(watched, "WorkersVanish", "TargetDown")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_an_api_that_is_gone_is_missed(watched: Watched) -> None:
     with _stopped(watched.stack.api):
         _fire(watched, "ApiDown")
@@ -187,7 +187,7 @@ def test_an_api_that_is_gone_is_missed(watched: Watched) -> None:
     _clear(watched, "ApiDown", "TargetDown", "CanaryLost")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_a_lease_that_nobody_uses_leaves_no_autoscaler_active(watched: Watched) -> None:
     watched.rows("UPDATE leases SET holder = 'nobody', until = now() + interval '1 hour' WHERE name = %s", LEASE)
     try:
@@ -198,7 +198,7 @@ def test_a_lease_that_nobody_uses_leaves_no_autoscaler_active(watched: Watched) 
     _clear(watched, "NoActiveAutoscaler")
 
 
-@pytest.mark.live
+@pytest.mark.long
 def test_an_alert_reaches_its_receiver_and_its_end_too_and_what_follows_from_it_does_not(watched: Watched) -> None:
     eventually(watched.prometheus.alertmanagers)
     page = Heard(path="/pages", name="DispatcherDown", status="firing")

@@ -48,7 +48,7 @@ def which_code_ran(bench: Bench) -> dict[tuple[int, int], int]:
     return counts
 
 
-@pytest.mark.parametrize("kind", ["prefork", pytest.param("async", marks=pytest.mark.live)])
+@pytest.mark.parametrize("kind", ["prefork", pytest.param("async", marks=pytest.mark.long)])
 def test_workers_are_replaced_one_by_one_under_load(amqp_bench: Bench, kind: str) -> None:
     bench = amqp_bench
     olds = [start(bench, 1, kind=kind), start(bench, 1, kind=kind)]
