@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from taskplatform.errors import SettingsError
 from taskplatform.keeping import Policy, Rule
-from taskplatform.settings import Settings
+from taskplatform.settings import Settings, read_toml
 
 _SECONDS_A_DAY = 86_400.0
 _Days = Annotated[float, msgspec.Meta(gt=0, le=36_500)]
@@ -21,7 +19,7 @@ _Name = Annotated[str, msgspec.Meta(min_length=1)]
 def policy_of(settings: Settings) -> Policy:
     """Give the retention policy. Raises SettingsError that names what is wrong with the file, or with the days."""
     file = settings.retention_file
-    rules = () if file is None else read_rules(_tables(file))
+    rules = () if file is None else read_rules(read_toml(file, "retention_file"))
     policy = Policy(default_days=settings.retention_days, rules=rules)
     if policy.shortest.total_seconds() < settings.key_lifetime_seconds:
         raise SettingsError(
@@ -62,12 +60,3 @@ class _Rule(msgspec.Struct, forbid_unknown_fields=True):
 
 class _File(msgspec.Struct, forbid_unknown_fields=True):
     rules: list[_Rule] = []
-
-
-def _tables(path: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"retention_file: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"retention_file: {path} is not TOML: {error}") from None

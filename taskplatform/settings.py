@@ -301,17 +301,22 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file. Raises SettingsError, which says `what` it should be."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{what}: cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{what}: {path} is not TOML: {error}") from None
+
+
 def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
     named = environment.get(CONFIG_VARIABLE)
     path = Path(named or "taskplatform.toml")
     if named is None and not path.is_file():
         return {}
-    try:
-        return tomllib.loads(path.read_text())
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+    return read_toml(path, "the settings file")
 
 
 def _from_secrets(environment: Mapping[str, str]) -> dict[str, Any]:

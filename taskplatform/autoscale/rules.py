@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, time
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -14,7 +12,7 @@ import msgspec
 
 from taskplatform.autoscale.policy import Rules
 from taskplatform.errors import SettingsError
-from taskplatform.settings import Settings
+from taskplatform.settings import Settings, read_toml
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -74,7 +72,7 @@ def plans_of(settings: Settings) -> dict[str, Plan]:
     )
     if settings.autoscale_file is None:
         return {pool: _checked(pool, default) for pool in settings.pools}
-    return read_plans(_tables(settings.autoscale_file), default, settings.pools)
+    return read_plans(read_toml(settings.autoscale_file, "autoscale_file"), default, settings.pools)
 
 
 def read_plans(tables: Mapping[str, Any], default: Plan, pools: Collection[str]) -> dict[str, Plan]:
@@ -98,15 +96,6 @@ def read_plans(tables: Mapping[str, Any], default: Plan, pools: Collection[str])
                 " worker_drain_seconds, after which a stopping worker waits no longer"
             )
     return plans
-
-
-def _tables(path: Path) -> Mapping[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"autoscale_file: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"autoscale_file: {path} is not TOML: {error}") from None
 
 
 def _read(pool: str, table: Mapping[str, Any], default: Plan) -> Plan:

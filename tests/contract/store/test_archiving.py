@@ -38,38 +38,8 @@ def a_day_later(store: DrivenStore) -> None:
     store.rows("UPDATE retention_parts SET look_at = look_at - interval '25 hours'")
 
 
-class Crashing:
-    """Fails once, when the archive has a batch and the store does not know yet."""
-
-    def __init__(self, inner: Archive) -> None:
-        self._inner = inner
-        self.crashes = 1
-
-    def begin(self, part: str, sequence: int) -> ArchiveBatch:
-        return _CrashingBatch(self, self._inner.begin(part, sequence))
-
-
-class _CrashingBatch:
-    def __init__(self, owner: Crashing, inner: ArchiveBatch) -> None:
-        self._owner = owner
-        self._inner = inner
-
-    @property
-    def full(self) -> bool:
-        return self._inner.full
-
-    async def add(self, records: Sequence[str]) -> None:
-        await self._inner.add(records)
-
-    async def close(self) -> None:
-        await self._inner.close()
-        if self._owner.crashes:
-            self._owner.crashes -= 1
-            raise ArchiveUnavailable("a crash")
-
-
 class Watching:
-    """Calls back before each chunk of records goes on into the archive, and before each batch is closed."""
+    """Calls back before each chunk of records goes on into the archive, and before and after each batch is closed."""
 
     def __init__(
         self,
@@ -77,10 +47,12 @@ class Watching:
         *,
         adds: Callable[[int], object] = lambda _: None,
         closes: Callable[[], object] = lambda: None,
+        closed: Callable[[], object] = lambda: None,
     ) -> None:
         self._inner = inner
         self.adds = adds
         self.closes = closes
+        self.closed = closed
 
     def begin(self, part: str, sequence: int) -> ArchiveBatch:
         return _WatchedBatch(self, self._inner.begin(part, sequence))
@@ -102,6 +74,18 @@ class _WatchedBatch:
     async def close(self) -> None:
         await asyncio.to_thread(self._owner.closes)
         await self._inner.close()
+        self._owner.closed()
+
+
+def crashing(archive: Archive) -> Archive:
+    """Have it fail once, when it has a batch and the store does not know yet."""
+    crashes = iter([ArchiveUnavailable("a crash")])
+
+    def crash() -> None:
+        for error in crashes:
+            raise error
+
+    return Watching(archive, closed=crash)
 
 
 def test_jobs_are_forgotten_when_the_archive_has_them(store: DrivenStore, archive: FolderArchive) -> None:
@@ -142,13 +126,13 @@ def test_after_a_crash_the_same_objects_are_written_again(
 ) -> None:
     add_day(store, LONG_AGO)
     ids = add_ended(store, LONG_AGO, 7) + add_ended(store, LONG_AGO - timedelta(days=1), 7)
-    crashing = Crashing(archive.of())
+    broken = crashing(archive.of())
 
-    assert prune(store, crashing, limit).trouble == "a crash"
+    assert prune(store, broken, limit).trouble == "a crash"
     written = archive.files()
     assert written
     assert ended_ids(store) == set(ids)
-    prune(store, crashing, limit)
+    prune(store, broken, limit)
 
     assert set(written) <= set(archive.files())
     assert archive.ids() == sorted(ids)
@@ -179,7 +163,7 @@ def test_a_job_that_is_replayed_meanwhile_is_archived_with_its_second_end(
 ) -> None:
     add_day(store, LONG_AGO)
     (job_id,) = add_ended(store, LONG_AGO, state=State.DEAD)
-    prune(store, Crashing(archive.of()))
+    prune(store, crashing(archive.of()))
     store.wait(store.services.replay(TENANT, [job_id]))
 
     prune(store, archive.of())
@@ -232,7 +216,7 @@ def test_postgres_waits_for_a_slow_archive_longer_than_for_others(store: DrivenS
 def test_a_sweep_that_another_policy_left_is_finished_first(store: DrivenStore, archive: FolderArchive) -> None:
     add_day(store, LONG_AGO)
     ids = add_ended(store, LONG_AGO, 5) + add_ended(store, LONG_AGO, 5, tenant="globex")
-    prune(store, Crashing(archive.of()))
+    prune(store, crashing(archive.of()))
     written = archive.files()
 
     prune(store, archive.of(), policy=Policy(default_days=20))
@@ -247,7 +231,7 @@ def test_a_sweep_that_another_policy_left_takes_nothing_that_is_to_be_kept(
 ) -> None:
     add_day(store, LONG_AGO)
     ids = add_ended(store, LONG_AGO, FOLD_ROWS + 1)
-    prune(store, Crashing(archive.of()))
+    prune(store, crashing(archive.of()))
 
     assert prune(store, archive.of(), policy=Policy(default_days=200)).counts == {}
     assert ended_ids(store) == set(ids)

@@ -46,10 +46,6 @@ class Intake:
             answer.set_exception(self.error)
         return answer
 
-    async def submit(self, jobs: object, *, whole: bool) -> Any:
-        """Wait for the answer."""
-        return await self.hand_in(jobs, whole=whole)
-
 
 JOB = a_job()
 CHECKER = SimpleNamespace(spec=SimpleNamespace(max_attempts=JOB.max_attempts))
