@@ -39,8 +39,9 @@ sys.stdin.read()
 """
 
 
-@pytest.fixture(params=list(Source))
+@pytest.fixture(scope="module", params=list(Source))
 def own_postgres(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Postgres]:
+    """A server that nobody else needs; each test leaves it running."""
     port = free_ports(1)[0]
     with Postgres(server_folder / f"own-{port}", port, prefer=request.param) as server:
         yield server

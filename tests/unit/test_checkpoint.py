@@ -70,7 +70,7 @@ def test_a_checkpoint_has_a_limit(desk: OneDesk) -> None:
     assert len(desk.text or "") == checkpoint.MOST_BYTES
 
 
-@pytest.mark.parametrize("value", [object(), {"a": float("inf")}, "\ud800", [1, {2}, float("nan")]], ids=repr)
+@pytest.mark.parametrize("value", [object, {"a": float("inf")}, "\ud800", [1, {2}, float("nan")]], ids=repr)
 def test_what_has_no_json_form_is_refused_before_anything_is_kept(desk: OneDesk, value: object) -> None:
     running(desk)
 

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import ssl
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -192,17 +194,18 @@ class TestRabbitMQ(BrokerContract):
     @pytest.mark.faults
     @pytest.mark.slow
     def test_silence_is_noticed_while_nobody_publishes_and_idleness_is_not_taken_for_it(
-        self, setting: Setting, broker: DrivenBroker, drive: Drive, new_proxy: NewProxy
+        self, setting: Setting, rabbitmq: RabbitMQ, drive: Drive, new_proxy: NewProxy
     ) -> None:
-        eventually(lambda: broker.connected)
         proxy = new_proxy(setting.port)
-        silenced = drive(lambda: setting.build(setting.url_at(proxy.port)))
-        eventually(lambda: silenced.connected)
+        with _heartbeats_every(rabbitmq, 2):
+            idle = drive(lambda: setting.build(setting.url))
+            silenced = drive(lambda: setting.build(setting.url_at(proxy.port)))
+            eventually(lambda: idle.connected and silenced.connected)
 
         proxy.hang()
 
         assert eventually(lambda: not silenced.connected, within_seconds=60)
-        assert broker.connected
+        assert idle.connected
 
     @pytest.mark.faults
     def test_a_dropped_connection_is_replaced_while_nobody_publishes(
@@ -270,6 +273,17 @@ def trusted_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> P
     """The same, trusted by everything that trusts what the system does."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     return certificate
+
+
+@contextmanager
+def _heartbeats_every(node: RabbitMQ, seconds: int) -> Iterator[None]:
+    """Have a node offer this interval to the connections that are made meanwhile."""
+    before = node.control("eval", "{ok, Seconds} = application:get_env(rabbit, heartbeat), Seconds.").strip()
+    node.control("eval", f"application:set_env(rabbit, heartbeat, {seconds}).")
+    try:
+        yield
+    finally:
+        node.control("eval", f"application:set_env(rabbit, heartbeat, {before}).")
 
 
 def _over_tls(setting: Setting, new_proxy: NewProxy, certificate: Path) -> str:

@@ -19,13 +19,14 @@ from api.app import create_app
 from taskplatform import settings, wiring
 from taskplatform.auth import Scope, new_key
 from taskplatform.job import AttemptEnd, Reason, State
-from taskplatform.servers import free_ports
+from taskplatform.servers import Postgres, RabbitMQ, free_ports
 from taskplatform.settings import Settings
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.statements import turn_calls
 from taskplatform.store.working import ClaimRequest, Ended
 from taskplatform.task import TaskSpec, task
-from tests.fixtures.servers import Vhost
+from tests.fixtures.servers import Vhost, new_vhost
+from tests.fixtures.store import new_database
 from tests.fixtures.waiting import eventually
 
 SECRET = "a secret of the tests of more than 32 characters"
@@ -64,6 +65,12 @@ class Service:
         """Close the clients."""
         for client in self.clients:
             client.close()
+        self.clients.clear()
+
+    def forget(self) -> None:
+        """Delete all jobs, dead letters, keys of submissions and records, for the next test with this service."""
+        with psycopg.connect(self.database) as connection:
+            connection.execute("TRUNCATE jobs, finished_jobs, attempts, outbox, dead_letters, idempotency_keys, audit")
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Ask the database."""
@@ -121,6 +128,10 @@ def serving(app: ASGIApp) -> Iterator[str]:
 @pytest.fixture
 def api_settings(database: str, vhost: Vhost) -> Settings:
     """Settings of a service on this test's database and virtual host, whose queues exist."""
+    return _prepared(database, vhost)
+
+
+def _prepared(database: str, vhost: Vhost) -> Settings:
     with_store(database, lambda store: store.announce(TASKS))
     loaded = settings.load(
         {},
@@ -152,8 +163,33 @@ def declare(loaded: Settings) -> None:
 @pytest.fixture
 def service(api_settings: Settings, database: str) -> Iterator[Service]:
     """A running service, connected to its broker."""
-    with serving(create_app(api_settings)) as url:
-        running = Service(url=url, settings=api_settings, database=database)
+    with _running(api_settings, database) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lasting_service(postgres: Postgres, migrated_template: str, rabbitmq: RabbitMQ) -> Iterator[Service]:
+    """A running service for all tests of a file that leave it well."""
+    with (
+        new_database(postgres, migrated_template) as database,
+        new_vhost(rabbitmq) as vhost,
+        _running(_prepared(database, vhost), database) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def empty_service(lasting_service: Service) -> Iterator[Service]:
+    """The service of the file, without jobs or dead letters, and what was done to them."""
+    lasting_service.forget()
+    yield lasting_service
+    lasting_service.close()
+
+
+@contextmanager
+def _running(loaded: Settings, database: str) -> Iterator[Service]:
+    with serving(create_app(loaded)) as url:
+        running = Service(url=url, settings=loaded, database=database)
         eventually(lambda: httpx2.get(f"{url}/readyz").json()["status"] == "ready", within_seconds=20)
         yield running
         running.close()

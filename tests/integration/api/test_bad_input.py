@@ -14,6 +14,12 @@ from tests.integration.api.conftest import Service
 JSON = {"Content-Type": "application/json"}
 
 
+@pytest.fixture
+def service(empty_service: Service) -> Service:
+    """One service for all tests of this file."""
+    return empty_service
+
+
 def body(arguments: str = "[]", **options: object) -> bytes:
     rest = "".join(f",{json.dumps(name)}:{json.dumps(value)}" for name, value in options.items())
     return f'{{"task":"anything","args":{arguments}{rest}}}'.encode()

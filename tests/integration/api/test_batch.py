@@ -3,10 +3,18 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Service
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture
+def service(empty_service: Service) -> Service:
+    """One service for all tests of this file."""
+    return empty_service
 
 
 def items(count: int, **more: Any) -> list[dict[str, Any]]:

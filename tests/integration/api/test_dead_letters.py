@@ -4,6 +4,7 @@ import base64
 from typing import Any
 
 import httpx2
+import pytest
 
 from taskplatform.auth import Scope
 from taskplatform.job import Reason, State
@@ -12,6 +13,12 @@ from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Service, run_job, with_store
 
 BODY = b'[[1],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]'
+
+
+@pytest.fixture
+def service(empty_service: Service) -> Service:
+    """One service for all tests of this file."""
+    return empty_service
 
 
 def dead_job(service: Service, client: httpx2.Client) -> str:

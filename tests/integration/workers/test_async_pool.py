@@ -23,6 +23,13 @@ def start(amqp_bench: Bench) -> Start:
     return lambda **changes: _start(amqp_bench, **changes)
 
 
+@pytest.fixture(scope="module")
+def started(lasting_bench: Bench) -> Bench:
+    """A bench with one asynchronous worker, which every test leaves as it found it."""
+    _start(lasting_bench)
+    return lasting_bench
+
+
 def _start(bench: Bench, **changes: Any) -> Process:
     return bench.worker(worker_kind="async", task_modules=("tests.integration.workers.async_jobs",), **changes)
 
@@ -56,15 +63,14 @@ def test_as_many_jobs_overlap_as_may_run_at_once_and_no_more(
     assert 100 < int(most.read_text()) <= 200
 
 
-def test_a_blocking_function_holds_no_coroutine_back(amqp_bench: Bench, start: Start, tmp_path: Path) -> None:
-    start()
+def test_a_blocking_function_holds_no_coroutine_back(started: Bench, tmp_path: Path) -> None:
     file = tmp_path / "file"
-    waiting = amqp_bench.submit("until_there", str(file))
-    amqp_bench.reached(waiting, "running")
+    waiting = started.submit("until_there", str(file))
+    started.reached(waiting, "running")
 
-    amqp_bench.ended(amqp_bench.submit("async_leave", str(file), "from a coroutine"))
+    started.ended(started.submit("async_leave", str(file), "from a coroutine"))
 
-    assert amqp_bench.ended(waiting)["result"] == '"from a coroutine"'
+    assert started.ended(waiting)["result"] == '"from a coroutine"'
 
 
 def test_a_worker_whose_loop_is_blocked_is_not_ready_and_keeps_its_jobs(
@@ -93,19 +99,16 @@ def _readiness(port: int) -> int:
         connection.close()
 
 
-def test_each_kind_of_task_knows_its_job(amqp_bench: Bench, start: Start) -> None:
-    start()
-    coroutine, thread, inline = (amqp_bench.submit(name) for name in ("async_whoami", "whoami", "inline_whoami"))
+def test_each_kind_of_task_knows_its_job(started: Bench) -> None:
+    coroutine, thread, inline = (started.submit(name) for name in ("async_whoami", "whoami", "inline_whoami"))
 
-    assert f'"id":"{coroutine}"' in amqp_bench.ended(coroutine)["result"]
-    assert f'{{"id":"{thread}","thread":"job-' in amqp_bench.ended(thread)["result"]
-    assert amqp_bench.ended(inline)["result"] == f'{{"id":"{inline}","thread":"event-loop"}}'
+    assert f'"id":"{coroutine}"' in started.ended(coroutine)["result"]
+    assert f'{{"id":"{thread}","thread":"job-' in started.ended(thread)["result"]
+    assert started.ended(inline)["result"] == f'{{"id":"{inline}","thread":"event-loop"}}'
 
 
-def test_celery_tasks_run_beside_the_others(amqp_bench: Bench, start: Start) -> None:
-    start()
-
-    row = amqp_bench.ended(amqp_bench.submit("tests.integration.workers.async_jobs.plain_double", 21))
+def test_celery_tasks_run_beside_the_others(started: Bench) -> None:
+    row = started.ended(started.submit("tests.integration.workers.async_jobs.plain_double", 21))
 
     assert row["result"] == "42"
 
@@ -119,23 +122,18 @@ def test_celery_tasks_run_beside_the_others(amqp_bench: Bench, start: Start) -> 
         ("async_no_json", "bad_result", "no JSON form"),
     ],
 )
-def test_whatever_a_coroutine_does_it_ends_with_a_reason(
-    amqp_bench: Bench, start: Start, task: str, trouble: str, part: str
-) -> None:
-    start()
-
-    row = amqp_bench.ended(amqp_bench.submit(task, max_attempts=1))
+def test_whatever_a_coroutine_does_it_ends_with_a_reason(started: Bench, task: str, trouble: str, part: str) -> None:
+    row = started.ended(started.submit(task, max_attempts=1))
 
     assert (row["state"], row["error"]["trouble"]) == ("dead", trouble)
     assert part in row["error"]["message"]
 
 
 @pytest.mark.parametrize("task", ["async_overrun", "async_hang"])
-def test_a_time_limit_cancels_a_coroutine(amqp_bench: Bench, start: Start, tmp_path: Path, task: str) -> None:
-    start()
+def test_a_time_limit_cancels_a_coroutine(started: Bench, tmp_path: Path, task: str) -> None:
     marker = tmp_path / "marker"
 
-    row = amqp_bench.ended(amqp_bench.submit(task, str(marker), max_attempts=1))
+    row = started.ended(started.submit(task, str(marker), max_attempts=1))
 
     assert marker.read_text() == "cancelled"
     assert (row["state"], row["error"]["trouble"]) == ("dead", "timeout")

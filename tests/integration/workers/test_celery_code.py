@@ -24,11 +24,18 @@ from workers.backend import JobFailed
 _ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture
-def bench(amqp_bench: Bench) -> Bench:
+@pytest.fixture(scope="module")
+def worked_bench(lasting_bench: Bench) -> Bench:
     """A bench with one worker."""
-    amqp_bench.worker()
-    return amqp_bench
+    lasting_bench.worker()
+    return lasting_bench
+
+
+@pytest.fixture
+def bench(worked_bench: Bench) -> Bench:
+    """A bench with one worker, and no job."""
+    worked_bench.forget()
+    return worked_bench
 
 
 @pytest.fixture

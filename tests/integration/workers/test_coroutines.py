@@ -8,11 +8,11 @@ from tests.fixtures.celery import Bench
 from tests.fixtures.waiting import eventually
 
 
-@pytest.fixture
-def bench(amqp_bench: Bench) -> Bench:
+@pytest.fixture(scope="module")
+def bench(lasting_bench: Bench) -> Bench:
     """A bench with one worker that knows the asynchronous tasks."""
-    amqp_bench.worker(task_modules=("tests.integration.workers.async_jobs",))
-    return amqp_bench
+    lasting_bench.worker(task_modules=("tests.integration.workers.async_jobs",))
+    return lasting_bench
 
 
 def test_a_coroutine_runs_to_its_end(bench: Bench) -> None:

@@ -9,11 +9,18 @@ from tests.fixtures.celery import Bench
 from tests.fixtures.waiting import eventually
 
 
-@pytest.fixture
-def bench(amqp_bench: Bench) -> Bench:
+@pytest.fixture(scope="module")
+def worked_bench(lasting_bench: Bench) -> Bench:
     """A bench with one worker."""
-    amqp_bench.worker()
-    return amqp_bench
+    lasting_bench.worker()
+    return lasting_bench
+
+
+@pytest.fixture
+def bench(worked_bench: Bench) -> Bench:
+    """A bench with one worker, and no job."""
+    worked_bench.forget()
+    return worked_bench
 
 
 def test_a_failing_job_waits_for_its_backoff(bench: Bench) -> None:
