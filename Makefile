@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 # Only errors are shown: what pip warns about are places of its own configuration that it could not look into.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --no-input
 
+# What tests start hundreds of times is compiled once, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install install-dev servers up ha-up demo test test-long test-observability check format faults-smoke faults-ha bench-smoke bench bench-submit bench-scale bench-idle bench-flower bench-peers profile check-deploy test-containers sbom secrets clean
