@@ -53,7 +53,7 @@ class Retention(Role):
         else:
             self._failing_since = None
         if trouble and trouble != self._archive_trouble:
-            self._log.warning("The archive takes nothing, so nothing is forgotten that it has to take", trouble=trouble)
+            self._log.warning("Nothing is forgotten that the archive has to take first", trouble=trouble)
         elif self._archive_trouble and not trouble:
             self._log.info("The archive works again")
         self._archive_trouble = trouble

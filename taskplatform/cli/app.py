@@ -83,6 +83,7 @@ GROUPS: tuple[tuple[str, str, tuple[Command, ...]], ...] = (
             ("ls", archive.ls, "taskplatform archive ls --since 365d"),
             ("search", archive.search, "taskplatform archive search --tenant acme --state dead --since 90d"),
             ("show", archive.show, "taskplatform archive show 01990000-0000-7000-8000-000000000001"),
+            ("off", archive.off, "taskplatform archive off"),
         ),
     ),
     (

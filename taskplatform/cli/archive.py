@@ -84,6 +84,19 @@ def show(
     complaints.end()
 
 
+def off() -> None:
+    """Let dispatchers without an archive forget jobs again, as if there had never been one; what is in it stays.
+
+    A dispatcher that still has one says the opposite within the hour.
+    """
+    from taskplatform.settings import load
+    from taskplatform.store.postgres.archiving import end_archiving
+
+    for number, dsn in enumerate(load().cluster_dsns()):
+        told = "is no longer on" if end_archiving(dsn) else "was not on"
+        say(f"cluster {number}: the archive {told}")
+
+
 _MOST_JOBS = 10_000
 _HEADINGS = ("ID", "TENANT", "TASK", "STATE", "POOL", "ATTEMPT", "CREATED", "ENDED")
 

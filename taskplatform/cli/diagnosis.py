@@ -73,6 +73,9 @@ def of_contents(found: Contents, settings: Settings) -> Iterator[Finding]:
     else:
         yield fine("workers", "every pool with work has one")
     yield _dispatchers(found)
+    if found.archiving and not settings.archive_url:
+        hint = "set TASKPLATFORM_ARCHIVE_URL on every dispatcher, or run taskplatform archive off"
+        yield doubtful("archive", "jobs are archived, and a dispatcher with these settings forgets none", hint)
     yield from _keys(found, settings)
 
 

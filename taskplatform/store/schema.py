@@ -121,6 +121,7 @@ finished_jobs = Table(
     _must("task_version", Integer, "1"),
     CheckConstraint("state IN ('succeeded', 'dead', 'cancelled', 'expired')", name="finished_jobs_state_check"),
     Index("finished_jobs_tenant", "tenant", "id"),
+    Index("finished_jobs_unsuccessful", "tenant", "id", postgresql_where=text("state <> 'succeeded'")),
     postgresql_partition_by="RANGE (id)",
 )
 
@@ -275,6 +276,16 @@ retention_parts = Table(
     _stamp("look_at"),
     _may("cutoffs", Text),
     _must("archived", Integer, "0"),
+    _time("behind_ended"),
+    _may("behind_id", Uuid),
+)
+
+archiving = Table(
+    "archiving",
+    metadata,
+    Column("always", Boolean, primary_key=True, server_default=text("true")),
+    _stamp("since"),
+    CheckConstraint("always", name="archiving_always_check"),
 )
 
 late_rows = Table("late_rows", metadata, _must("part", Text))

@@ -12,20 +12,27 @@ from threading import Thread
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 
 from taskplatform.archive.format import Manifest, Wanted
 from taskplatform.archive.objects import UrlObjects
 from taskplatform.archive.search import Found, Search
+from taskplatform.background import new_roles
 from taskplatform.cli import doctor
 from taskplatform.cli.app import run
 from taskplatform.cli.finding import Health
 from taskplatform.cli.output import FAILED, OK, UNAVAILABLE, USAGE
 from taskplatform.ids import Locator, new_job_id
+from taskplatform.retention import Retention
 from taskplatform.servers import free_ports
 from taskplatform.settings import load
+from taskplatform.wiring import new_broker
 from tests.fixtures.archive import FolderArchive
+from tests.fixtures.history import TODAY, add_day, add_ended, ended_ids
+from tests.fixtures.shards import Sharded
 
+LONG_AGO = TODAY - timedelta(days=100)
 DAY = datetime(2026, 11, 1, 12, tzinfo=UTC)
 Command = Callable[..., tuple[int, str, str]]
 
@@ -320,6 +327,37 @@ def test_a_folder_may_have_a_space_in_its_name(tmp_path: Path) -> None:
     asyncio.run(objects.put("cluster-0/a", b"x"))
 
     assert (tmp_path / "a folder" / "cluster-0" / "a").read_bytes() == b"x"
+
+
+def test_the_jobs_of_every_cluster_are_archived_and_found(
+    command: Command, archive: FolderArchive, sharded: Sharded, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = []
+    for cluster in range(len(sharded.dsns)):
+        add_day(sharded.tables(cluster), LONG_AGO)
+        ids += add_ended(sharded.tables(cluster), LONG_AGO, 3, tenant=f"tenant-{cluster}")
+    settings = load({}, archive_url=archive.url, signing_keys="k" * 32)
+    roles = new_roles(settings, sharded.store, new_broker(settings), archive.metrics)
+
+    for role in roles:
+        while isinstance(role, Retention) and sharded.wait(role.run_once()):
+            pass
+    capsys.readouterr()  # What they logged.
+
+    assert sorted(found(command)) == sorted(map(str, ids))
+    assert found(command, "--tenant", "tenant-1") == [str(each) for each in ids[3:]]
+    _, out, _ = command("ls", "--json")
+    assert [(row["cluster"], row["jobs"]) for row in json.loads(out)] == [(0, 3), (1, 3)]
+    assert [ended_ids(sharded.tables(cluster)) for cluster in range(len(sharded.dsns))] == [set(), set()]
+
+
+def test_an_archive_is_said_to_be_off(command: Command, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKPLATFORM_DATABASE_URL", database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO archiving DEFAULT VALUES")
+
+    assert command("off") == (OK, "", "cluster 0: the archive is no longer on\n")
+    assert command("off") == (OK, "", "cluster 0: the archive was not on\n")
 
 
 def test_the_doctor_looks_at_archive_and_retention(archive: FolderArchive, tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -56,6 +57,53 @@ def test_a_new_database_has_partitions_for_today_and_the_days_ahead(database: st
         rows = connection.execute("SELECT inhparent::regclass::text, count(*) FROM pg_inherits GROUP BY 1").fetchall()
 
     assert {parent: count for parent, count in rows if parent in PARTITIONED} == {"finished_jobs": 5, "attempts": 5}
+
+
+def test_ended_jobs_are_where_they_were_when_the_default_partition_is_split(postgres: Postgres) -> None:
+    dsn = postgres.create_database("undated")
+    migrate(dsn, revision="0009")
+    ids = [UUID("00ffffff-0000-4000-8000-000000000000"), UUID("80000000-0000-4000-8000-000000000000")]
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO finished_jobs (id, tenant, task, pool, priority, state, series, attempt, failures, crashes,"
+            " max_attempts, created_at, ended_at, tags, body, task_version) SELECT id, 'acme', 'shop.ship', 'default',"
+            " 'normal', 'succeeded', 0, 1, 0, 0, 5, now(), now(), '{}', '[]', 2 FROM unnest(%s::uuid[]) AS i (id)",
+            (ids,),
+        )
+        connection.execute(
+            "INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)"
+            " SELECT id, 1, 'succeeded', 'w', now(), now() FROM finished_jobs"
+        )
+        before = [connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in PARTITIONED]
+
+        migrate(dsn)
+
+        after = [connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in PARTITIONED]
+        rest = connection.execute("SELECT id FROM finished_jobs_rest UNION ALL SELECT job_id FROM attempts_rest")
+        indexes = connection.execute("SELECT count(*) FILTER (WHERE NOT indisvalid) FROM pg_index").fetchone()
+        assert after == before
+        assert rest.fetchall() == [(ids[0],)] * 2
+        assert indexes == (0,)
+
+
+@pytest.mark.parametrize("built", ["CONCURRENTLY finished_jobs_undated_unsuccessful ON finished_jobs_undated", ""])
+def test_an_index_of_many_partitions_is_built_on_after_it_was_cut_short(postgres: Postgres, built: str) -> None:
+    dsn = postgres.create_database(f"cut_short_{len(built)}")
+    migrate(dsn, revision="0010")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        parts = "(tenant, id) WHERE state <> 'succeeded'"
+        connection.execute(f"CREATE INDEX finished_jobs_unsuccessful ON ONLY finished_jobs {parts}".encode())
+        if built:
+            connection.execute(f"CREATE INDEX {built} {parts}".encode())
+
+        migrate(dsn)
+
+        lists = "SELECT id FROM finished_jobs WHERE tenant = 'acme' AND state IN ('dead', 'expired') ORDER BY id DESC"
+        connection.execute("SET enable_seqscan = off")
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {lists}".encode()))
+        invalid = connection.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid").fetchall()
+        assert invalid == []
+        assert plan.count("_unsuccessful on finished_jobs_") == plan.count(" on finished_jobs_") == 6
 
 
 def test_migrating_without_a_server_says_that_it_cannot_be_reached() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from psycopg import AsyncCursor
-from sqlalchemy import URL, Column, ColumnElement, Select, Table, cast, literal_column, null, select, union_all
+from sqlalchemy import URL, Column, ColumnElement, Select, Table, cast, literal_column, null, or_, select, union_all
 
-from taskplatform.job import LIVE, TERMINAL
+from taskplatform.job import LIVE, TERMINAL, State
 from taskplatform.store.contract import JobFilter, LetterFilter
 from taskplatform.store.postgres import rows
 from taskplatform.store.postgres.pool import Link
@@ -16,6 +16,15 @@ from taskplatform.store.postgres.reading import SEARCH_SECONDS, Question
 from taskplatform.store.schema import dead_letters, finished_jobs, jobs
 
 _DIALECT = URL.create("postgresql+psycopg").get_dialect()()
+
+# What every job in such a state has: the small indexes of these columns find them behind any number of others.
+_MARKS = {
+    State.QUEUED: jobs.c.queued_at,
+    State.RUNNING: jobs.c.queued_at,
+    State.SCHEDULED: jobs.c.due_at,
+    State.RETRYING: jobs.c.due_at,
+    State.BLOCKED: jobs.c.blocked_on,
+}
 
 # A search is planned for its own values and may read a table from end to end.
 _AS_PLANNED = (
@@ -29,7 +38,7 @@ def for_jobs(wanted: JobFilter, limit: int) -> Question:
     """Ask for live and ended jobs in one snapshot, newest first."""
     parts = []
     if not wanted.states or wanted.states & LIVE:
-        parts.append(_jobs_in(jobs, wanted, limit))
+        parts.append(_jobs_in(jobs, wanted, limit).where(*_marked(wanted.states)))
     if not wanted.states or wanted.states & TERMINAL:
         parts.append(_jobs_in(finished_jobs, wanted, limit))
     return _search(parts, limit)
@@ -73,6 +82,11 @@ def _jobs_in(table: Table, wanted: JobFilter, limit: int) -> Select[Any]:
         conditions.append(column.id < wanted.before)
     shown = [_shown(table, name) for name in rows.JOB_COLUMNS]
     return select(*shown).where(*conditions).order_by(column.id.desc()).limit(limit)
+
+
+def _marked(states: frozenset[State]) -> list[ColumnElement[bool]]:
+    marks = {_MARKS[state] for state in states & LIVE}
+    return [or_(*(mark.is_not(None) for mark in marks))] if marks else []
 
 
 def _shown(table: Table, name: str) -> ColumnElement[Any]:

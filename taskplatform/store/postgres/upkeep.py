@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -20,6 +20,10 @@ from taskplatform.store.upkeep import Archive, ArchiveBatch, Pruned
 
 _log = logging.getLogger(__name__)
 
+NO_ARCHIVE_HERE = (
+    "this database's jobs are archived, and TASKPLATFORM_ARCHIVE_URL is not set here:"
+    " set it, or run taskplatform archive off"
+)
 REST = "rest"
 """The name of what no daily partition holds: it is in the default partitions."""
 # A survey reads all jobs of a day that are left.
@@ -32,6 +36,12 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 # Much longer than the archive may take for a batch: a session that Postgres ends meanwhile forgets nothing.
 _BATCH_TIME = "120s"
 _LEFT_FOR_LATER = ("occupied", "busy", "late")
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    ended: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,7 @@ class _Sweep:
     due: tuple[Cutoff, ...]
     policy: str
     archived: int
+    behind: _Place | None = None
 
 
 class Upkeep(Asker):
@@ -71,6 +82,10 @@ class Upkeep(Asker):
 
     async def _tend_all(self, this: _Round) -> tuple[bool, str]:
         more = False
+        if this.archive is not None:
+            await self._write(call("note_archive"))
+        elif await self._read(call("is_archiving")):
+            return False, NO_ARCHIVE_HERE
         for part in await self._due(this):
             if datetime.now(UTC) - this.now > _ROUND:
                 return True, ""
@@ -112,11 +127,12 @@ class Upkeep(Asker):
             taken = await ask(call("take_part", part))
             if not taken:
                 return False
-            ((policy, cutoffs_left, archived),) = taken
+            ((policy, cutoffs_left, archived, ended, last_id),) = taken
             if cutoffs_left is not None:
                 due = tuple(msgspec.json.decode(cutoffs_left, type=list[Cutoff]))
                 if policy == this.policy.fingerprint or this.policy.allows(due, this.now):
-                    return await self._sweep(ask, this, day, _Sweep(due, policy, archived))
+                    behind = None if last_id is None else _Place(str(ended), str(last_id))
+                    return await self._sweep(ask, this, day, _Sweep(due, policy, archived, behind))
             groups = _groups(await ask(_survey(day, this)))
             match _judged(groups, this, day):
                 case Wait(until):
@@ -128,19 +144,20 @@ class Upkeep(Asker):
                     return await self._sweep(ask, this, day, _Sweep(due, this.policy.fingerprint, archived))
                 case Drop(due) | Sweep(due):
                     # In a round of its own: whoever comes after one that was cut short archives the same jobs again.
-                    await self._leave(ask, this.policy.fingerprint, day, this.now, due)
+                    sweep = _Sweep(due, this.policy.fingerprint, archived)
+                    await self._leave(ask, sweep.policy, day, this.now, sweep)
                     return True
 
-    async def _leave(
-        self, ask: Ask, policy: str, day: Day | None, until: datetime, due: tuple[Cutoff, ...] = ()
-    ) -> None:
-        left = msgspec.json.encode(due).decode() if due else None
-        await ask(call("leave_part", _part(day), policy, str(until), left))
+    async def _leave(self, ask: Ask, policy: str, day: Day | None, until: datetime, left: _Sweep | None = None) -> None:
+        due = None if left is None else msgspec.json.encode(left.due).decode()
+        behind = None if left is None else left.behind
+        await ask(call("leave_part", _part(day), policy, str(until), due, *_columns_of(behind)))
 
     async def _drop(self, ask: Ask, this: _Round, day: Day, due: tuple[Cutoff, ...]) -> bool:
         ((answer,),) = await ask(call("drop_day", day.name, *day.bounds, *_columns(due), str(FOLD_ROWS)))
         if answer == "wanted":
-            await self._leave(ask, this.policy.fingerprint, day, this.now, due)
+            sweep = _Sweep(due, this.policy.fingerprint, 0)
+            await self._leave(ask, sweep.policy, day, this.now, sweep)
             return True
         _note_left(answer, day.name)
         if answer == "dropped":
@@ -148,33 +165,38 @@ class Upkeep(Asker):
         return bool(answer == "watched")
 
     async def _sweep(self, ask: Ask, this: _Round, day: Day | None, sweep: _Sweep) -> bool:
-        past: list[Row] = await ask(_past(day, sweep.due, this.limit))
+        past: list[Row] = await ask(_past(day, sweep, this.limit))
+        looked_at: Sequence[Row] = past
         taken = past
         if this.archive is not None and past:
             await ask(call("bear_with_the_archive", _BATCH_TIME))
-            taken = await _archived(ask, this.archive.begin(_part(day), sweep.archived), sorted(past))
+            looked_at, taken = await _archived(ask, this.archive.begin(_part(day), sweep.archived), past)
             if taken:
                 await ask(call("count_archived", _part(day)))
         ((jobs, attempts),) = await ask(call("forget_ended", *_endings(taken)))
         this.done["jobs"] += jobs
         this.done["attempts"] += attempts
-        more = len(past) >= this.limit or len(taken) < len(past)
-        await self._leave(ask, sweep.policy, day, this.now + SLACK, sweep.due if more else ())
+        more = len(past) >= this.limit or len(looked_at) < len(past)
+        left = replace(sweep, behind=_place_of(looked_at[-1])) if more else None
+        await self._leave(ask, sweep.policy, day, this.now + SLACK, left)
         # Whose sweep it was is kept: to another policy the same partition is still to be looked into.
         return more or sweep.policy != this.policy.fingerprint
 
 
-async def _archived(ask: Ask, batch: ArchiveBatch, past: Sequence[Row]) -> list[Row]:
+async def _archived(ask: Ask, batch: ArchiveBatch, past: Sequence[Row]) -> tuple[Sequence[Row], list[Row]]:
+    """Fill a batch; gives the jobs up to which it came, and those of them that are in it."""
+    count = 0
     taken: list[Row] = []
     for chunk in _chunks(past):
         records = await ask(call("records_of", *_endings(chunk)))
         await batch.add([record for _, _, record in records])
+        count += len(chunk)
         taken += [(job_id, series) for job_id, series, _ in records]
         if batch.full:
             break
     if taken:
         await batch.close()
-    return taken
+    return past[:count], taken
 
 
 def _chunks(past: Sequence[Row]) -> Iterator[list[Row]]:
@@ -225,10 +247,30 @@ def _survey(day: Day | None, this: _Round) -> Call:
     return call("survey_day", *day.bounds)
 
 
-def _past(day: Day | None, due: tuple[Cutoff, ...], limit: int) -> Call:
+def _past(day: Day | None, sweep: _Sweep, limit: int) -> Call:
+    due, (ended, last_id) = _by_names(sweep.due), _columns_of(sweep.behind)
     if day is None:
-        return call("past_in_rest", *_columns(due), str(limit))
-    return call("past_in_day", *_columns(due), str(limit), *day.bounds)
+        latest = max(cut.before for cut in sweep.due)
+        return call("past_in_rest", due, str(limit), last_id, ended, str(latest))
+    return call("past_in_day", due, str(limit), last_id, *day.bounds)
+
+
+def _by_names(due: tuple[Cutoff, ...]) -> str:
+    # A join would compare each job with each of them: hashes are out of the question where the order has to stay.
+    befores: dict[str | None, dict[str | None, dict[str, datetime]]] = {}
+    for cut in due:
+        of_task = befores.setdefault(cut.tenant, {}).setdefault(cut.task, {})
+        of_task["dead" if cut.dead else "ended"] = cut.before
+    return msgspec.json.encode(befores).decode()
+
+
+def _columns_of(place: _Place | None) -> tuple[str | None, str | None]:
+    return (None, None) if place is None else (place.ended, place.id)
+
+
+def _place_of(row: Row) -> _Place:
+    job_id, _, _, ended = row
+    return _Place(str(ended), str(job_id))
 
 
 def _note_left(answer: str, what: str) -> None:

@@ -17,11 +17,24 @@ INSERT INTO retention_parts (part) VALUES ($1) ON CONFLICT DO NOTHING
 
 -- name: take_part
 -- Work on a partition alone; no row where somebody else does, or has dropped it. $1 part
-SELECT policy, cutoffs, archived FROM retention_parts WHERE part = $1 FOR UPDATE SKIP LOCKED
+SELECT policy, cutoffs, archived, behind_ended, behind_id FROM retention_parts WHERE part = $1 FOR UPDATE SKIP LOCKED
 
 -- name: leave_part
--- What is to be done next with a partition: sweep by the cutoffs, or look again. $1 part, $2 policy, $3 next look, $4 cutoffs
-UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4 WHERE part = $1
+-- What is to be done next with a partition: sweep by the cutoffs, behind the last job that was swept, or look again.
+-- $1 part, $2 policy, $3 next look, $4 cutoffs, $5 end and $6 id of that job
+UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4, behind_ended = $5::timestamptz, behind_id = $6::uuid WHERE part = $1
+
+-- name: note_archive
+-- Ended jobs go into an archive from now on.
+INSERT INTO archiving DEFAULT VALUES ON CONFLICT DO NOTHING
+
+-- name: is_archiving
+-- A row if they do.
+SELECT since FROM archiving
+
+-- name: end_archiving
+-- From now on they need not.
+DELETE FROM archiving
 
 -- name: count_archived
 -- One more object of a partition is in the archive. $1 part
@@ -60,19 +73,23 @@ FROM dead_letters WHERE created_at < $1::timestamptz GROUP BY 1, 2
 SELECT drop_day($1, $2::uuid, $3::uuid, $4::text[], $5::text[], $6::bool[], $7::timestamptz[], $8::int)
 
 -- name: past_in_day
--- Jobs of a day that have been kept long enough, with the bytes of their texts. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows, $6 lowest id, $7 id above the highest
-SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0)
-FROM finished_jobs f JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
-    ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
-WHERE f.id >= $6::uuid AND f.id < $7::uuid ORDER BY f.id LIMIT $5::int
+-- Jobs of a day that have been kept long enough, behind the last one that was swept, with the bytes of their texts.
+-- $1 ended before, as JSON by tenant, task, and "dead" or "ended", $2 most rows, $3 id of the last one, $4 lowest id, $5 id above the highest
+SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0), f.ended_at
+FROM finished_jobs f
+WHERE f.id >= $4::uuid AND f.id < $5::uuid
+    AND f.id > coalesce($3::uuid, '00000000-0000-0000-0000-000000000000')
+    AND f.ended_at < ($1::jsonb #>> ARRAY[f.tenant, f.task, CASE f.state WHEN 'dead' THEN 'dead' ELSE 'ended' END])::timestamptz
+ORDER BY f.id LIMIT $2::int
 
 -- name: past_in_rest
--- The same of those that no daily partition holds. $1 tenant, $2 task, $3 dead, $4 ended before (arrays), $5 most rows
-SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0)
+-- The same of those that no daily partition holds. $1 to $3 as above, $4 end of the last one, $5 the latest of the times in $1
+SELECT f.id, f.series, octet_length(f.body) + coalesce(octet_length(f.result), 0) + coalesce(octet_length(f.error), 0), f.ended_at
 FROM finished_jobs_default f
-JOIN unnest($1::text[], $2::text[], $3::bool[], $4::timestamptz[]) AS c (tenant, task, dead, before)
-    ON c.tenant = f.tenant AND c.task = f.task AND c.dead = (f.state = 'dead') AND f.ended_at < c.before
-ORDER BY f.ended_at, f.id LIMIT $5::int
+WHERE (f.ended_at, f.id) > (coalesce($4::timestamptz, '-infinity'), coalesce($3::uuid, '00000000-0000-0000-0000-000000000000'))
+    AND f.ended_at < $5::timestamptz
+    AND f.ended_at < ($1::jsonb #>> ARRAY[f.tenant, f.task, CASE f.state WHEN 'dead' THEN 'dead' ELSE 'ended' END])::timestamptz
+ORDER BY f.ended_at, f.id LIMIT $2::int
 
 -- name: forget_ended
 -- Forget ended jobs and their attempts, but none that was replayed meanwhile; answers how many of both. $1 id, $2 series (arrays)

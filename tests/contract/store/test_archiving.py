@@ -14,6 +14,7 @@ from taskplatform.archive.format import plain
 from taskplatform.errors import ArchiveUnavailable
 from taskplatform.job import State
 from taskplatform.keeping import FOLD_ROWS, Policy, Rule
+from taskplatform.store.postgres.archiving import end_archiving
 from taskplatform.store.upkeep import Archive, ArchiveBatch, Pruned
 from tests.fixtures.archive import FolderArchive
 from tests.fixtures.history import TODAY, add_day, add_ended, attempted_ids, ended_ids
@@ -265,6 +266,36 @@ def test_objects_are_closed_when_they_are_large(
         ("rest", 2, 20),
     ]
     assert archive.ids() == sorted(ids)
+
+
+def test_whoever_has_no_archive_forgets_nothing_that_others_archive(store: DrivenStore, archive: FolderArchive) -> None:
+    prune(store, archive.of())
+    add_day(store, LONG_AGO)
+    ids = add_ended(store, LONG_AGO, 5) + add_ended(store, LONG_AGO - timedelta(days=1), 5)
+    store.accept(a_job(key="old", fingerprint="f"))
+    store.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 second'")
+
+    pruned = prune(store, None)
+
+    assert "TASKPLATFORM_ARCHIVE_URL is not set here" in pruned.trouble
+    assert pruned.counts == {"keys": 1}
+    assert ended_ids(store) == attempted_ids(store) == set(ids)
+    assert prune(store, archive.of()).trouble == ""
+    assert archive.ids() == sorted(ids)
+
+
+def test_an_archive_that_is_said_to_be_off_holds_nobody_up(
+    store: DrivenStore, archive: FolderArchive, database: str
+) -> None:
+    prune(store, archive.of())
+    add_day(store, LONG_AGO)
+    add_ended(store, LONG_AGO, 5)
+
+    assert end_archiving(database)
+
+    assert prune(store, None) == Pruned(counts={"partitions_dropped": 2}, more=False)
+    assert archive.files() == []
+    assert not end_archiving(database)
 
 
 def test_an_archive_that_is_switched_on_gets_what_is_still_there(store: DrivenStore, archive: FolderArchive) -> None:

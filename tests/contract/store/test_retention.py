@@ -1,7 +1,8 @@
 """What retention forgets, and what it never may."""
 
 from collections import Counter
-from datetime import timedelta
+from datetime import date, timedelta
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -49,6 +50,51 @@ def test_each_tenant_and_task_has_its_own_time(store: DrivenStore, limit: int) -
     assert prune(store, limit=limit) == {"jobs": 5, "attempts": 5}
     assert ended_ids(store) == attempted_ids(store) == set(kept)
     assert not ended_ids(store) & set(gone)
+
+
+def test_a_day_of_many_tenants_is_swept_by_the_policy_of_each(store: DrivenStore) -> None:
+    day = TODAY - timedelta(days=20)
+    add_day(store, day)
+    rules = tuple(
+        Rule(tenant=f"tenant-{number}", retention_days=number, dead_retention_days=40) for number in range(2, 40)
+    )
+    kept = add_ended(store, day, FOLD_ROWS, tenant="tenant-39")
+    for number in (*range(2, 20), *range(21, 38)):
+        some = add_ended(store, day, 2, tenant=f"tenant-{number}")
+        kept += some if number > 20 else []
+        kept += add_ended(store, day, 1, tenant=f"tenant-{number}", state=State.DEAD)
+
+    assert prune(store, Policy(default_days=30, rules=rules), limit=7) == {"jobs": 36, "attempts": 36}
+    assert ended_ids(store) == attempted_ids(store) == set(kept)
+
+
+@pytest.mark.parametrize("day", [TODAY - timedelta(days=20), None])
+def test_a_sweep_goes_on_behind_the_last_job_that_it_forgot(store: DrivenStore, day: date | None) -> None:
+    handed_in = LONG_AGO if day is None else day
+    if day is not None:
+        add_day(store, day)
+        add_ended(store, day, FOLD_ROWS + 1, tenant="globex")
+    first, *_ = ids = add_ended(store, handed_in, 6, ended=days_ago(20))
+    policy = Policy(default_days=30, rules=(Rule(tenant="acme", retention_days=7, dead_retention_days=7),))
+    while first in ended_ids(store):
+        store.wait(store.services.prune(policy, 2))
+    behind = UUID(int=first.int - 1)
+    store.rows(
+        "INSERT INTO finished_jobs SELECT"
+        " (jsonb_populate_record(f, jsonb_build_object('id', %s::uuid, 'ended_at', %s::timestamptz))).*"
+        " FROM finished_jobs f WHERE id = %s",
+        *(behind, days_ago(21), ids[-1]),
+    )
+
+    while ids[-1] in ended_ids(store):
+        store.wait(store.services.prune(policy, 2))
+
+    assert behind in ended_ids(store)
+    assert not set(ids) & ended_ids(store)
+    prune(store, policy)
+    store.rows("UPDATE retention_parts SET look_at = look_at - interval '25 hours'")
+    prune(store, policy)
+    assert behind not in ended_ids(store)
 
 
 def test_a_day_of_which_little_is_kept_is_dropped_and_that_moves_out(store: DrivenStore) -> None:

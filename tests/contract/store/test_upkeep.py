@@ -1,4 +1,5 @@
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
@@ -6,8 +7,9 @@ import psycopg
 
 from taskplatform.ids import Locator, lowest_id_at, new_job_id
 from taskplatform.keeping import Policy
-from taskplatform.store.postgres.partitions import DAYS_AHEAD
+from taskplatform.store.postgres.partitions import DAYS_AHEAD, PARTITIONED, add_calls
 from tests.fixtures.store import DrivenStore, a_job, death, success
+from tests.fixtures.waiting import eventually
 
 TODAY = datetime.now(UTC).date()
 THIRTY_DAYS = Policy(default_days=30.0)
@@ -47,6 +49,12 @@ def add_partition(store: DrivenStore, day: date) -> None:
         store.rows("SELECT add_partition(%s, %s, %s, %s, %s)", parent, key, f"{day:%Y%m%d}", *bounds)
 
 
+def drop_last_day(store: DrivenStore) -> date:
+    day = TODAY + timedelta(days=DAYS_AHEAD)
+    store.rows(f"DROP TABLE finished_jobs_{day:%Y%m%d}, attempts_{day:%Y%m%d}")
+    return day
+
+
 def test_the_partitions_of_the_coming_days_are_made(store: DrivenStore) -> None:
     tomorrow = f"finished_jobs_{TODAY + timedelta(days=1):%Y%m%d}"
     store.rows(f"DROP TABLE {tomorrow}")
@@ -63,14 +71,54 @@ def test_an_ended_job_goes_into_the_partition_of_its_day(store: DrivenStore) -> 
     ]
 
 
-def test_a_day_whose_ids_are_in_the_default_partition_is_skipped(store: DrivenStore) -> None:
-    day = TODAY + timedelta(days=DAYS_AHEAD)
-    store.rows(f"DROP TABLE finished_jobs_{day:%Y%m%d}")
+def test_what_the_default_partition_holds_of_a_day_moves_into_its_own(store: DrivenStore) -> None:
+    day = drop_last_day(store)
     early = new_job_id(Locator(region=0, shard=0), milliseconds=milliseconds(day) + 5)
     ended(store, early)
 
-    assert prune(store) == {}
+    assert prune(store) == {"partitions_added": 2}
     assert store.job(early).done
+    assert len(store.ends(early)) == 1
+    assert store.rows("SELECT tableoid::regclass::text FROM finished_jobs") == [(f"finished_jobs_{day:%Y%m%d}",)]
+    assert store.rows("SELECT tableoid::regclass::text FROM attempts") == [(f"attempts_{day:%Y%m%d}",)]
+
+
+def test_a_day_of_which_the_default_partition_holds_a_lot_is_skipped(store: DrivenStore) -> None:
+    day = drop_last_day(store)
+    store.rows(
+        "INSERT INTO attempts (job_id, number, ended, worker, started_at, ended_at)"
+        " SELECT %s, n, 'failed', 'w', now(), now() FROM generate_series(1, 10001) AS n",
+        new_job_id(Locator(region=0, shard=0), milliseconds=milliseconds(day) + 5),
+    )
+
+    assert prune(store) == {"partitions_added": 1}
+    assert f"attempts_{day:%Y%m%d}" not in partitions(store, "attempts")
+
+
+def test_whoever_ends_a_job_does_not_wait_for_a_partition_that_is_added(store: DrivenStore, database: str) -> None:
+    day = drop_last_day(store)
+    running = store.running(a_job())
+    with psycopg.connect(database) as adding, ThreadPoolExecutor(1) as threads:
+        for made in add_calls(TODAY):
+            psycopg.RawCursor(adding).execute(made.sql.encode(), made.parameters)
+        ending = threads.submit(store.end, success(running))
+        try:
+            eventually(ending.done, within_seconds=30)
+        finally:
+            adding.rollback()
+
+    assert ending.result() == {running.id}
+    assert f"finished_jobs_{day:%Y%m%d}" not in partitions(store)
+
+
+def test_ids_without_a_time_do_not_lie_where_days_are_made(store: DrivenStore) -> None:
+    early, late = UUID("00ffffff-0000-4000-8000-000000000000"), UUID("04000000-0000-4000-8000-000000000000")
+    for job_id in (early, late):
+        ended(store, job_id)
+
+    for table, key in PARTITIONED.items():
+        places = dict(store.rows(f"SELECT {key}, tableoid::regclass::text FROM {table}"))
+        assert places == {early: f"{table}_rest", late: f"{table}_undated"}
 
 
 def test_partitions_past_retention_are_dropped(store: DrivenStore) -> None:
@@ -130,8 +178,7 @@ def test_old_dead_letters_are_forgotten(store: DrivenStore) -> None:
 
 
 def test_dispatchers_may_prune_at_once(store: DrivenStore) -> None:
-    day = TODAY + timedelta(days=DAYS_AHEAD)
-    store.rows(f"DROP TABLE finished_jobs_{day:%Y%m%d}, attempts_{day:%Y%m%d}")
+    drop_last_day(store)
 
     pruned = [store.begin(store.services.prune(THIRTY_DAYS, 10)) for _ in range(6)]
 

@@ -37,7 +37,13 @@ SOUND = Checkup(
     sessions=12,
 )
 QUIET = Contents(
-    unserved_pools=[], left_running=0, overdue_seconds=0.2, outbox_seconds=0.0, ending_keys=[], living_keys=2
+    unserved_pools=[],
+    left_running=0,
+    overdue_seconds=0.2,
+    outbox_seconds=0.0,
+    ending_keys=[],
+    living_keys=2,
+    archiving=False,
 )
 QUORUM = {**SETTINGS, "synchronous_standby_names": "ANY 1 (a, b)"}
 
@@ -82,10 +88,17 @@ def test_a_server_that_keeps_no_promise_is_named(found: Checkup, bad: dict[str, 
         (replace(QUIET, outbox_seconds=90.0), {"dispatcher": Health.WRONG}),
         (replace(QUIET, ending_keys=[("shop", -5.0)]), {"api keys": Health.WARNING}),
         (replace(QUIET, living_keys=0), {"api keys": Health.WRONG}),
+        (replace(QUIET, archiving=True), {"archive": Health.WARNING}),
     ],
 )
 def test_work_that_nobody_does_and_keys_that_end_are_named(found: Contents, bad: dict[str, Health]) -> None:
     assert _bad(of_contents(found, load({}))) == bad
+
+
+def test_an_archive_that_the_settings_name_is_no_finding() -> None:
+    archived = replace(QUIET, archiving=True)
+
+    assert _bad(of_contents(archived, load({}, archive_url="s3://jobs/first"))) == {}
 
 
 @pytest.mark.parametrize(
