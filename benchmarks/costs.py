@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from uuid import UUID
 
 import psycopg
 
 from benchmarks.bulk import TENANT
+from taskplatform.errors import InvalidInput
 from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import AttemptEnd, NewJob, Priority, State
 from taskplatform.store.contract import QUEUE_FULL, Accepted, JobFilter
@@ -26,6 +28,14 @@ _BATCH = 100
 _RELEASED = 200
 _SEED = 11
 _WORKER = "default@costs"
+# Lists without a single job.
+_FRUITLESS = {
+    "dead": JobFilter(tenant=TENANT, states=frozenset({State.DEAD})),
+    "retrying": JobFilter(tenant=TENANT, states=frozenset({State.RETRYING})),
+    "running": JobFilter(tenant=TENANT, states=frozenset({State.RUNNING})),
+    "task": JobFilter(tenant=TENANT, task="benchmarks.none"),
+    "tag": JobFilter(tenant=TENANT, tag="none"),
+}
 _SESSIONS = (
     b"SELECT pid FROM pg_stat_activity"
     b" WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -60,14 +70,20 @@ class Costs:
 
     async def measure(self, jobs: int) -> dict[str, float]:
         """Take so many jobs through all steps, then read, list and sweep."""
-        ids = await self._accept(jobs)
-        self._claim_and_finish(ids)
+        await self.run(jobs)
         await self._dispatch(jobs)
         await self._calls("read", 300, self._read_one)
         await self._calls("list", 50, self._list_page)
+        for name, wanted in _FRUITLESS.items():
+            await self._calls(f"list_{name}", 5, partial(self._find_none, wanted))
         await self._calls("rescue", 100, lambda: self.store.rescue(3))
         await self._calls("orphans", 3, self._look_for_orphans)
         await self._calls("sweep", 100, self._sweep)
+        return self.figures
+
+    async def run(self, jobs: int) -> dict[str, float]:
+        """Accept so many jobs, claim and finish them."""
+        self._claim_and_finish(await self._accept(jobs))
         return self.figures
 
     @contextmanager
@@ -123,6 +139,10 @@ class Costs:
 
     async def _list_page(self) -> None:
         await self.store.search(JobFilter(tenant=TENANT, before=self._random.choice(self.sample_ids)), 50)
+
+    async def _find_none(self, wanted: JobFilter) -> None:
+        with suppress(InvalidInput):  # It took too long; the time counts all the same.
+            await self.store.search(wanted, 50)
 
     async def _look_for_orphans(self) -> None:
         # The rescuer does so now and then; here it is every time.

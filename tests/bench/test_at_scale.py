@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.atscale import costs_in, history
+from benchmarks.filling import measure as measure_filling
 from benchmarks.idle import measure as measure_idle
 from benchmarks.reservoir import reservoir
 from tests.native.servers import Servers
@@ -26,8 +27,16 @@ def test_the_steps_are_measured_beside_a_history(servers: Servers) -> None:
     with history(servers, 1000, days=2) as url:
         costs = costs_in(url, 200)
 
-    assert {"accept_ms_per_1000", "claim_finish_ms_per_1000", "read_ms_per_1000", "rescue_ms_per_1000"} <= set(costs)
+    steps = ("accept", "claim_finish", "read", "rescue", "list_dead", "list_tag")
+    assert {f"{step}_ms_per_1000" for step in steps} <= set(costs)
     assert min(costs.values()) > 0
+
+
+@pytest.mark.bench
+def test_fuller_pages_leave_less_room_for_heap_only_updates(servers: Servers) -> None:
+    shares = measure_filling(servers, (50, 100), rounds=1, jobs=200, waiting=10)
+
+    assert shares[50] > shares[100]
 
 
 @pytest.mark.bench
