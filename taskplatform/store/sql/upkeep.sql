@@ -94,11 +94,10 @@ ORDER BY f.ended_at, f.id LIMIT $2::int
 -- name: forget_ended
 -- Forget ended jobs and their attempts, but none that was replayed meanwhile; answers how many of both. $1 id, $2 series (arrays)
 WITH gone AS (
-    DELETE FROM finished_jobs f WHERE f.id = ANY ($1::uuid[])
-        AND (f.id, f.series) IN (SELECT i.id, i.series FROM unnest($1::uuid[], $2::int[]) AS i (id, series))
+    DELETE FROM finished_jobs f USING unnest($1::uuid[], $2::int[]) AS i (id, series) WHERE f.id = i.id AND f.series = i.series
     RETURNING f.id
 ), tried AS (
-    DELETE FROM attempts a WHERE a.job_id = ANY ($1::uuid[]) AND a.job_id IN (SELECT id FROM gone) RETURNING 1
+    DELETE FROM attempts a USING gone WHERE a.job_id = gone.id RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM tried)
 

@@ -41,12 +41,11 @@ def hot_calls(ids: list[UUID]) -> Iterator[Call]:
     yield call("lapsed_workers", "100")
     yield call("orphaned_running")
     yield call("rescue_running", array([WORKER]), "3", "{}")
-    yield call("get_jobs", job_ids)
-    yield call("find_stored", job_ids)
-    yield call("done_among", job_ids)
+    yield from (call(name, job_ids) for name in ("get_jobs", "find_stored", "done_among"))
     yield call("get_attempts", str(ids[0]))
     yield call("cancel_live", TENANT, job_ids)
     yield call("replay_dead", TENANT, job_ids)
+    yield from (call(name, job_ids, array(0 for _ in ids)) for name in ("records_of", "forget_ended"))
 
 
 def _put_off(job_id: UUID) -> PutOff:
