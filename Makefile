@@ -12,6 +12,9 @@ BIN := $(VENV)/bin
 # Only errors are shown: what pip warns about are places of its own configuration that it could not look into.
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --no-input
 
+# How many processes run tests, each with servers of its own; with 0 it is the one that is started.
+STREAMS ?= 0
+
 # What tests start hundreds of times is compiled once, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -43,7 +46,7 @@ demo: install ## Run real jobs through it, with faults, and count what came of t
 	@$(BIN)/python -m examples.demo $(DEMO_ARGS)
 
 test: install-dev servers ## Run all tests against real servers
-	@$(BIN)/python -m pytest -m "not long" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n $(STREAMS) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: install-dev servers ## Run the long tests that `make test` leaves out
 	@$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
