@@ -11,13 +11,12 @@ import msgspec
 from taskplatform.job import AttemptEnd, Failed, Failure, Outcome, Reason, State, Succeeded, Trouble
 from taskplatform.retry import GiveUp, Retry, TryAgain, backoff, decide, decide_crash
 from taskplatform.store.statements import error_text as plain_error
-from taskplatform.store.working import Claimed, Ended, Ending, GivenBack, PutOff
+from taskplatform.store.working import MOST_PASSES, Claimed, Ended, Ending, GivenBack, PutOff
 
 MOST_ATTEMPTS = 1000
 """Stands for "no bound" where the task itself counts its retries."""
 
-_OLDER = Retry(max_attempts=20, backoff_seconds=0.25, max_backoff_seconds=300.0, jitter=0.5)
-# The claim looks for whoever could run a job when only the last of these attempts is left.
+_OLDER = Retry(max_attempts=MOST_PASSES, backoff_seconds=0.25, max_backoff_seconds=300.0, jitter=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ import msgspec
 
 from taskplatform.job import NewJob
 from taskplatform.store.contract import BuriedMessage
-from taskplatform.store.working import Claimed, ClaimRequest, Ended, Ending, GivenBack, Lease, PutOff
+from taskplatform.store.working import MOST_PASSES, Claimed, ClaimRequest, Ended, Ending, GivenBack, Lease, PutOff
 from taskplatform.task import TaskSpec
 
 Running = tuple[UUID, int]
@@ -139,7 +139,8 @@ def turn_calls(endings: Sequence[Ending], claim: ClaimRequest | None) -> list[Ca
             calls.append(_adopt(claim))
         ids = [job_id for job_id, _ in claim.wanted]
         series = plain_array([series for _, series in claim.wanted])
-        calls.append(call("claim_queued_or_same_claim", plain_array(ids), series, claim.worker, claim.token, about=ids))
+        asked = (plain_array(ids), series, claim.worker, claim.token, str(MOST_PASSES - 1))
+        calls.append(call("claim_queued_or_same_claim", *asked, about=ids))
     return calls
 
 

@@ -15,6 +15,9 @@ import msgspec
 from taskplatform.job import AttemptEnd, Envelope, Reason, State
 from taskplatform.task import TaskSpec
 
+MOST_PASSES = 20
+"""How often a job is given back because its version is too new, before it is dead where no worker could run it."""
+
 
 # A worker makes these for every job: a struct takes a tenth of a frozen dataclass's time.
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +82,8 @@ class ClaimRequest:
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """An attempt that may run, and how long its job was queued; what is wanted and is not claimed must not run.
 
-    `passes` tells how often the job was given back because its `task_version` was too new for a worker; from 19 on
-    `served` tells whether a worker of its pool that takes jobs could run it.
+    `passes` tells how often the job was given back because its `task_version` was too new for a worker. Where
+    the next time would make MOST_PASSES, `served` tells whether a worker of its pool that takes jobs could run it.
     """
 
     id: UUID

@@ -22,7 +22,8 @@ SELECT pg_notify('taskplatform_due', '') FROM new WHERE due_at < now() + interva
 -- Start attempts: queued -> running. The same worker and claim token again give the same attempt, so a replay is safe. Answers in
 -- columns, each a list of numbers: which of the wanted they are, counted from 1, and what is known of them. Workers are looked at only for
 -- a job that was given back for its version often enough to be given up: does one live that could run it?
--- $1 id, $2 series (-1 for an adopted message) (arrays), $3 worker, $4 claim token
+-- $1 id, $2 series (-1 for an adopted message) (arrays), $3 worker, $4 claim token,
+-- $5 passes from which on a job is looked at like that
 WITH claimed AS (
     UPDATE jobs j
     SET state = 'running', worker = $3, claim = $4, attempt = j.attempt + (j.state = 'queued')::int,
@@ -33,7 +34,7 @@ WITH claimed AS (
             OR (j.state = 'running' AND j.worker = $3 AND j.claim = $4))
     RETURNING n, j.attempt, j.failures, j.crashes, j.max_attempts, j.suspect,
         coalesce(date_part('epoch', j.started_at - j.queued_at), 0) AS waited, j.task_version, j.passes,
-        CASE WHEN j.passes >= 19 THEN EXISTS (SELECT FROM workers w WHERE w.pool = j.pool AND w.lease_until > now() AND NOT w.draining
+        CASE WHEN j.passes >= $5::int THEN EXISTS (SELECT FROM workers w WHERE w.pool = j.pool AND w.lease_until > now() AND NOT w.draining
             AND (w.versions ->> j.task)::int >= j.task_version) ELSE false END AS served
 )
 SELECT string_agg(n::text, ','), string_agg(attempt::text, ','), string_agg(failures::text, ','), string_agg(crashes::text, ','),

@@ -10,7 +10,7 @@ from msgspec.structs import replace as changed_ending
 
 from taskplatform.job import Envelope, State
 from taskplatform.store.contract import Release
-from taskplatform.store.working import Claimed, ClaimRequest, Ended, GivenBack
+from taskplatform.store.working import MOST_PASSES, Claimed, ClaimRequest, Ended, GivenBack
 from taskplatform.task import Announced, TaskSpec
 from tests.fixtures.store import WORKER, DrivenStore, a_job, a_lease, death, give_back, retry, success
 from workers.endings import too_new
@@ -151,7 +151,7 @@ def test_what_was_given_back_for_its_version_is_counted_apart_until_a_replay(sto
     assert store.wait(store.services.release_due(10))
     claimed = store.started(job)
     assert (claimed.attempt, claimed.passes) == (3, 0)
-    for passes in range(19):
+    for passes in range(MOST_PASSES - 1):
         ending = decided(claimed)
         assert isinstance(ending, GivenBack)
         store.end(changed_ending(ending, wait_seconds=0.0))
@@ -187,12 +187,12 @@ def test_nothing_is_given_up_while_a_worker_lives_that_could_run_it(
 ) -> None:
     job = a_job(task_version=2)
     store.accept(job)
-    store.rows("UPDATE jobs SET passes = 19")
+    store.rows("UPDATE jobs SET passes = %s", MOST_PASSES - 1)
     store.work.renew(changed(a_lease("new"), **lease))
 
     claimed = store.started(job)
 
-    assert (claimed.passes, claimed.served) == (19, served)
+    assert (claimed.passes, claimed.served) == (MOST_PASSES - 1, served)
     assert isinstance(decided(claimed), GivenBack if served else Ended)
 
 
