@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from taskplatform.servers import Redis, free_ports
+from taskplatform.servers import Redis, free_ports, started
 from tests.native.accounting import Usage, usage_of
 from tests.native.servers import Servers, private_servers
 
@@ -33,7 +33,7 @@ class Ground:
 def with_redis(servers: Servers) -> Iterator[Ground]:
     """Add a Redis of our own to servers that run already."""
     (port,) = free_ports(1)
-    with Redis(servers.folder / f"redis-{port}", port) as redis:
+    with started(Redis(servers.folder / f"redis-{port}", port)) as redis:
         yield Ground(servers=servers, redis=redis)
 
 

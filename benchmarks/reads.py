@@ -20,7 +20,7 @@ from taskplatform.freshness import LATEST, Watermark
 from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import AttemptEnd, NewJob, State
 from taskplatform.lookups import Cached, Direct, Lookups
-from taskplatform.servers import Redis, free_ports
+from taskplatform.servers import Redis, free_ports, started
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
 from taskplatform.store.working import ClaimRequest, Ended
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="how long each figure is measured")
     seconds: float = parser.parse_args().seconds
     print(HEAD, flush=True)
-    with private_servers() as servers, Redis(servers.folder / "redis", free_ports(1)[0], cache=True) as redis:
+    with private_servers() as servers, started(Redis(servers.folder / "redis", free_ports(1)[0], cache=True)) as redis:
         bench = Bench(servers=servers, redis=redis, seconds=seconds)
         for figure in chain(below_http(bench), over_http(bench)):
             print(figure.line, flush=True)

@@ -21,6 +21,7 @@ from examples.demo.verdict import AttemptSeen, JobSeen, by_task, objections
 from taskplatform.client import AttemptView, Client, JobView, call
 from taskplatform.embedded import Platform
 from taskplatform.job import AttemptEnd
+from taskplatform.servers import started
 from taskplatform.settings import CONFIG_VARIABLE, Settings, load
 
 PACKS = ("examples.photos", "examples.tables", "examples.documents", "examples.chaos")
@@ -38,7 +39,7 @@ def run(data_dir: Path, within_seconds: float, console: Console) -> int:
     output = str(data_dir.absolute() / "output")
     plan = whole_plan(output, Random())
     console.print("Starting a platform for this demo")
-    with Platform(Settings(data_dir=data_dir, task_modules=PACKS), console.print, fresh=True) as platform:
+    with started(Platform(Settings(data_dir=data_dir, task_modules=PACKS), console.print, fresh=True)) as platform:
         console.print(f"Ready after {_seconds(began, datetime.now(UTC))}")
         with _client_of(platform) as client:
             ids = [handle.id for handle in client.submit_many(call(job.task, **job.arguments) for job in plan)]

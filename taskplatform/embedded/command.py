@@ -11,6 +11,7 @@ from pathlib import Path
 
 from taskplatform.embedded.platform import Platform
 from taskplatform.errors import TaskplatformError
+from taskplatform.servers.lifetime import started
 from taskplatform.settings import Settings
 
 _WATCH_SECONDS = 0.5
@@ -27,7 +28,7 @@ def run(settings: Settings) -> int:
     began = time.monotonic()
     _say("Starting the platform on this machine: for development, with one Postgres and no replicas")
     try:
-        with Platform(settings, _say) as platform:
+        with started(Platform(settings, _say)) as platform:
             _say(f"Ready after {time.monotonic() - began:.1f} s")
             for line in _first_steps(platform):
                 _say(line)

@@ -16,7 +16,6 @@ from taskplatform.embedded.preparing import Preparing
 from taskplatform.embedded.secrets import Secrets, load_secrets, write_private
 from taskplatform.embedded.services import Services
 from taskplatform.servers import Postgres, Process, Redis, ServerError, Source, find_redis, free_ports, hold_port
-from taskplatform.servers.running import Running
 from taskplatform.settings import Settings
 from taskplatform.supervisor import Supervisor
 
@@ -37,8 +36,8 @@ _SMALL_POSTGRES = {
 Tell = Callable[[str], None]
 
 
-class Platform(Running):
-    """An embedded platform over one data folder; a context manager that starts it and stops it again.
+class Platform:
+    """An embedded platform over one data folder; `started` runs it while a `with` statement lasts.
 
     `tell` gets a line for everything that happens. One data folder serves one platform at a time; a `fresh` one begins
     by emptying it. Not safe to share between threads.

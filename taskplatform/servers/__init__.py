@@ -3,6 +3,7 @@
 from taskplatform.servers.errors import ServerError, ServerMissing
 from taskplatform.servers.etcd import Etcd
 from taskplatform.servers.haproxy import HAProxy
+from taskplatform.servers.lifetime import started
 from taskplatform.servers.nginx import Nginx
 from taskplatform.servers.patroni import PatroniMember
 from taskplatform.servers.ports import free_ports, hold_port
@@ -33,4 +34,5 @@ __all__ = [
     "find_redis",
     "free_ports",
     "hold_port",
+    "started",
 ]

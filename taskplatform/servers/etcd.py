@@ -11,10 +11,9 @@ from taskplatform.servers.configuration import shared_variables
 from taskplatform.servers.errors import ServerMissing
 from taskplatform.servers.ports import free_ports
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 
 
-class Etcd(Running):
+class Etcd:
     """A cluster of one member that keeps its data in `data_dir`. Raises ServerMissing when no etcd is installed."""
 
     def __init__(self, data_dir: Path) -> None:

@@ -9,10 +9,9 @@ from taskplatform.servers.configuration import shared_path
 from taskplatform.servers.errors import ServerMissing
 from taskplatform.servers.ports import free_ports, listens
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 
 
-class HAProxy(Running):
+class HAProxy:
     """Listens on `port` and passes requests on to the two API processes on these ports of 127.0.0.1.
 
     Raises ServerMissing when no HAProxy is installed.

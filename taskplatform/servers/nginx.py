@@ -9,10 +9,9 @@ from taskplatform.servers.configuration import shared_settings
 from taskplatform.servers.errors import ServerMissing
 from taskplatform.servers.ports import free_ports, listens
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 
 
-class Nginx(Running):
+class Nginx:
     """Listens on `port` and passes requests on to the API on another port of 127.0.0.1; what it keeps is in `folder`.
 
     Raises ServerMissing when no nginx is installed.

@@ -16,13 +16,12 @@ from taskplatform.servers.configuration import CLEAN_ENVIRONMENT, shared_setting
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.postgres_programs import Programs
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source
 
 _COMMAND_SECONDS = 120.0
 
 
-class Postgres(Running):
+class Postgres:
     """A Postgres cluster in a folder, and the server process on it.
 
     The superuser is `postgres`. With `password` connections need one, which is made once and kept beside the data;

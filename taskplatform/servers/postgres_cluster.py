@@ -16,7 +16,6 @@ from taskplatform.servers.etcd import Etcd
 from taskplatform.servers.packages import copy_packages
 from taskplatform.servers.patroni import PatroniMember, Shared
 from taskplatform.servers.postgres_programs import Programs
-from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source
 
 MEMBERS = 3
@@ -25,7 +24,7 @@ _COMMAND_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 
 
-class PostgresCluster(Running):
+class PostgresCluster:
     """Three members in `folder`, which the account of Postgres must be able to enter, and one etcd.
 
     Settings go over those of `config/postgres/postgresql.conf`. The superuser is `postgres`, with a password made here.

@@ -21,7 +21,6 @@ from taskplatform.servers.configuration import CLEAN_ENVIRONMENT, shared_setting
 from taskplatform.servers.errors import ServerError, ServerMissing
 from taskplatform.servers.ports import free_ports, listens
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 
 _BIN_DIR = Path("/usr/lib/rabbitmq/bin")
 _AMQP_GREETING = b"AMQP\x00\x00\x09\x01"
@@ -47,7 +46,7 @@ class RabbitPorts:
         return cls(amqp=amqp, distribution=distribution, management=management, prometheus=prometheus, epmd=epmd or own)
 
 
-class RabbitMQ(Running):
+class RabbitMQ:
     """A RabbitMQ node that keeps everything in `state_dir`.
 
     Nodes of one cluster share `state_dir` (which holds the cookie) and the epmd port, have different `index`es, and

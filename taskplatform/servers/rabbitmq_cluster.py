@@ -9,14 +9,13 @@ from urllib.parse import quote
 
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.rabbitmq import RabbitMQ, RabbitPorts
-from taskplatform.servers.running import Running
 
 NODES = 3
 _START_SECONDS = 180.0
 _POLL_SECONDS = 0.2
 
 
-class RabbitMQCluster(Running):
+class RabbitMQCluster:
     """Three nodes that share `state_dir`. Raises ServerMissing when no RabbitMQ is installed."""
 
     def __init__(self, state_dir: Path) -> None:

@@ -12,11 +12,10 @@ from platform import machine, system
 from taskplatform.servers.configuration import shared_settings
 from taskplatform.servers.errors import ServerError
 from taskplatform.servers.process import Command, Process
-from taskplatform.servers.running import Running
 from taskplatform.servers.sources import Source, choose, in_wheel
 
 
-class Redis(Running):
+class Redis:
     """A Redis server that keeps an append-only file in `data_dir`, or, as a `cache`, nothing.
 
     `appendfsync` is Redis' own word: `always` loses nothing that was answered, `everysec` up to a second.

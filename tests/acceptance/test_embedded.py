@@ -31,11 +31,12 @@ _THREADED = """
 import os, sys, threading
 from taskplatform.client import Client
 from taskplatform.embedded import Platform
+from taskplatform.servers import started
 from taskplatform.settings import load
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 os.register_at_fork(before=lambda: os._exit(70))
 wanted = load({}, data_dir=sys.argv[1], api_port=0, flower_port=0, task_modules="examples.documents")
-with Platform(wanted) as platform:
+with started(Platform(wanted)) as platform:
     with Client(platform.settings.api_url, key=(platform.data_dir / "api_key").read_text()) as client:
         client.submit("documents.terms", title="assert")
 print("accepted")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
-from taskplatform.servers import HAProxy, free_ports
+from taskplatform.servers import HAProxy, free_ports, started
 from tests.native.part import Part
 from tests.native.stack import Stack
 
@@ -22,7 +22,7 @@ class HaStack(Stack):
     def __enter__(self) -> Self:
         super().__enter__()
         try:
-            self._cleanup.enter_context(self.balancer)
+            self._cleanup.enter_context(started(self.balancer))
         except BaseException:
             self._cleanup.close()
             raise

@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from taskplatform.servers import Postgres, RabbitMQ, Source, free_ports
+from taskplatform.servers import Postgres, RabbitMQ, Source, free_ports, started
 from taskplatform.servers.accounts import Account
 from taskplatform.servers.postgres_programs import Programs
 from tests.faults.evidence import live_states, watch
@@ -115,7 +115,7 @@ def test_the_platform_goes_on_from_a_point_in_time(
 ) -> None:
     first, second = free_ports(2)
     archiving = {"archive_mode": "on", "archive_command": f"test ! -f {archive}/%f && cp %p {archive}/%f"}
-    with Postgres(server_folder / f"archiving-{first}", first, settings=archiving) as source:
+    with started(Postgres(server_folder / f"archiving-{first}", first, settings=archiving)) as source:
         lost = disaster(Servers(folder=folder, postgres=source, rabbitmq=rabbitmq), folder, archive)
 
     recovery = {
@@ -124,7 +124,7 @@ def test_the_platform_goes_on_from_a_point_in_time(
         "recovery_target_action": "promote",
     }
     (lost.saved / "cluster" / "recovery.signal").touch()
-    with Postgres(lost.saved, second, settings=recovery) as restored:
+    with started(Postgres(lost.saved, second, settings=recovery)) as restored:
         eventually(lambda: restored.execute("SELECT pg_is_in_recovery()") == "f", within_seconds=60)
         found = set(restored.execute("SELECT id FROM jobs UNION SELECT id FROM finished_jobs", lost.database).split())
         states = live_states(restored.dsn(lost.database))

@@ -23,6 +23,7 @@ from taskplatform.servers import (
     Source,
     find_redis,
     free_ports,
+    started,
 )
 from taskplatform.servers.sources import in_wheel
 from tests.fixtures.servers import Vhost
@@ -43,7 +44,7 @@ sys.stdin.read()
 def own_postgres(request: pytest.FixtureRequest, server_folder: Path) -> Iterator[Postgres]:
     """A server that nobody else needs; each test leaves it running."""
     port = free_ports(1)[0]
-    with Postgres(server_folder / f"own-{port}", port, prefer=request.param) as server:
+    with started(Postgres(server_folder / f"own-{port}", port, prefer=request.param)) as server:
         yield server
 
 
@@ -204,7 +205,7 @@ def test_a_database_is_cloned_from_a_template(postgres: Postgres) -> None:
 @pytest.mark.parametrize("source", list(Source))
 def test_postgres_with_a_password_lets_nobody_in_without_it(server_folder: Path, source: Source) -> None:
     port = free_ports(1)[0]
-    with Postgres(server_folder / f"own-{port}", port, prefer=source, password=True) as server:
+    with started(Postgres(server_folder / f"own-{port}", port, prefer=source, password=True)) as server:
         assert server.execute("SELECT 1") == "1"
 
         stranger = Postgres(server_folder / "stranger", port, prefer=source)
@@ -218,7 +219,7 @@ def test_postgres_keeps_its_data_elsewhere_when_its_account_cannot_enter_the_fol
     tmp_path: Path, source: Source
 ) -> None:
     tmp_path.chmod(0o700)
-    with Postgres(tmp_path / "data", free_ports(1)[0], prefer=source) as server:
+    with started(Postgres(tmp_path / "data", free_ports(1)[0], prefer=source)) as server:
         server.execute("CREATE TABLE kept AS SELECT 7 AS number")
         server.restart()
 
@@ -236,7 +237,7 @@ def test_postgres_runs_from_a_copy_when_its_account_cannot_read_the_wheel(tmp_pa
     port = free_ports(1)[0]
     bin_dir = tmp_path / wheel.name / "pginstall" / "bin"
 
-    with Postgres(server_folder / f"own-{port}", port, bin_dir=bin_dir) as server:
+    with started(Postgres(server_folder / f"own-{port}", port, bin_dir=bin_dir)) as server:
         assert server.execute("SELECT 1") == "1"
         assert not server.process.command.argv[0].startswith(str(tmp_path))
 
@@ -245,7 +246,7 @@ def test_postgres_runs_from_a_copy_when_its_account_cannot_read_the_wheel(tmp_pa
 def test_redis_keeps_what_it_answered_when_it_is_killed(tmp_path: Path, source: Source) -> None:
     port = free_ports(1)[0]
     binary = find_redis(source)
-    with Redis(tmp_path, port, binary=binary, appendfsync="always", password="secret") as server:
+    with started(Redis(tmp_path, port, binary=binary, appendfsync="always", password="secret")) as server:
         assert talk(port, "AUTH secret", "SET kept 7").endswith("+OK")
 
         server.kill()
@@ -256,7 +257,7 @@ def test_redis_keeps_what_it_answered_when_it_is_killed(tmp_path: Path, source: 
 
 def test_redis_lets_nobody_in_without_the_password(tmp_path: Path) -> None:
     port = free_ports(1)[0]
-    with Redis(tmp_path, port, password="secret"):
+    with started(Redis(tmp_path, port, password="secret")):
         assert talk(port, "GET kept").startswith("-NOAUTH")
 
 
@@ -293,7 +294,7 @@ def test_the_memory_alarm_is_raised_and_cleared(rabbitmq: RabbitMQ) -> None:
 
 @pytest.mark.slow
 def test_rabbitmq_comes_back_after_a_kill_with_its_queues_and_leaves_nothing_when_it_stops(tmp_path: Path) -> None:
-    with RabbitMQ(tmp_path) as node:
+    with started(RabbitMQ(tmp_path)) as node:
         node.manage("PUT", "queues/%2F/kept", {"durable": True, "arguments": {"x-queue-type": "quorum"}})
 
         node.kill()

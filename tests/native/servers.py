@@ -12,7 +12,7 @@ from typing import Protocol
 from urllib.parse import quote
 from uuid import uuid4
 
-from taskplatform.servers import Postgres, RabbitMQ, RabbitPorts, free_ports
+from taskplatform.servers import Postgres, RabbitMQ, RabbitPorts, free_ports, started
 from tests.native.accounting import Usage, usage_of
 
 
@@ -86,6 +86,6 @@ def private_servers() -> Iterator[Servers]:
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         # Postgres does not run as root, so another account has to pass through.
         folder.chmod(0o711)
-        postgres = cleanup.enter_context(Postgres(folder / "postgres", free_ports(1)[0]))
-        rabbitmq = cleanup.enter_context(RabbitMQ(folder / "rabbitmq", RabbitPorts.free()))
+        postgres = cleanup.enter_context(started(Postgres(folder / "postgres", free_ports(1)[0])))
+        rabbitmq = cleanup.enter_context(started(RabbitMQ(folder / "rabbitmq", RabbitPorts.free())))
         yield Servers(folder=folder, postgres=postgres, rabbitmq=rabbitmq)

@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 import pytest
 
-from taskplatform.servers import Command, HAProxy, Process, free_ports
+from taskplatform.servers import Command, HAProxy, Process, free_ports, started
 from taskplatform.servers.configuration import CLEAN_ENVIRONMENT
 from taskplatform.settings import Settings, environment_of
 from tests.fixtures.waiting import eventually
@@ -64,7 +64,7 @@ def test_processes_behind_a_load_balancer_restart_without_a_failed_request(
     done = Event()
 
     with (
-        HAProxy(server_folder, (each[0].api_port, each[1].api_port)) as balancer,
+        started(HAProxy(server_folder, (each[0].api_port, each[1].api_port))) as balancer,
         ThreadPoolExecutor(1) as thread,
     ):
         eventually(lambda: _up(balancer) == {"api-1", "api-2"})

@@ -15,7 +15,7 @@ import pytest
 from api.app import create_app
 from taskplatform.auth import Scope
 from taskplatform.job import State
-from taskplatform.servers import Nginx, ServerMissing
+from taskplatform.servers import Nginx, ServerMissing, started
 from taskplatform.settings import Settings
 from tests.fixtures.servers import without_server
 from tests.fixtures.waiting import eventually
@@ -34,7 +34,7 @@ def edge(service: Service, server_folder: Path, tmp_path: Path) -> Iterator[Serv
         nginx = Nginx(server_folder / tmp_path.name, urlsplit(service.url).port or 0)
     except ServerMissing as missing:
         without_server(str(missing))
-    with nginx:
+    with started(nginx):
         behind = Service(url=f"http://127.0.0.1:{nginx.port}", settings=service.settings, database=service.database)
         yield behind
         behind.close()
