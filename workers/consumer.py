@@ -122,6 +122,14 @@ class HotConsumer(Consumer):
         self.initial_prefetch_count = self._prefetch
         self._mail = Mail(self.parent, self.app.settings.signing_secrets())
 
+    def start(self) -> None:
+        """Run until told to stop; a warm shutdown drains before it goes on, also while the broker is away."""
+        try:
+            super().start()
+        except WorkerShutdown:
+            self._drain()
+            raise
+
     def update_strategies(self) -> None:
         """Nothing here needs Celery's strategies; the children build their own tracers."""
 
@@ -165,12 +173,9 @@ class HotConsumer(Consumer):
         return on_message
 
     def loop(self, *args: Any) -> None:
-        """Run Celery's event loop; a warm shutdown drains before it goes on."""
+        """Run Celery's event loop."""
         try:
             loops.asynloop(*args)
-        except WorkerShutdown:
-            self._drain()
-            raise
         except Exception:
             self.parent.channel_lost()
             raise
@@ -232,13 +237,20 @@ class HotConsumer(Consumer):
                 passing = hub.create_loop()
         return done()
 
-    def _drain(self) -> None:
-        parent = self.parent
-        _log.info("draining", claimed=parent.pipeline.taken)
+    def _take_no_more(self) -> None:
         try:
             self.task_consumer.cancel()
         except self.connection_errors + self.channel_errors:
-            parent.channel_lost()
+            self.parent.channel_lost()
+
+    def _drain(self) -> None:
+        parent = self.parent
+        _log.info("draining", claimed=parent.pipeline.taken)
+        if parent.has(None):
+            # Whoever lost the broker has nothing more to be told by it, and may have lost the hub's alarms as well.
+            parent.attach(self.hub, None)
+        else:
+            self._take_no_more()
         parent.drain()
         settings = self.app.settings
         if not self._turn_until(

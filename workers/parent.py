@@ -118,8 +118,8 @@ class Parent:
         self.free()
         self.wake()
 
-    def has(self, receipts: Receipts) -> bool:
-        """Tell whether this is the present channel."""
+    def has(self, receipts: Receipts | None) -> bool:
+        """Tell whether this is the present channel; None while the broker is away."""
         return self._receipts is receipts
 
     def channel_lost(self) -> None:

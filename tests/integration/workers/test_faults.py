@@ -154,6 +154,24 @@ def lease_until(bench: Bench) -> datetime:
     return found
 
 
+def test_a_worker_that_is_told_to_stop_while_the_broker_is_away_ends_what_it_runs(
+    fragile_bench: tuple[Bench, RabbitMQ],
+) -> None:
+    bench, rabbitmq = fragile_bench
+    worker = bench.worker(worker_processes=1)
+    running = bench.submit("nap", 3)
+    eventually(lambda: bench.job(running)["state"] == "running", within_seconds=20)
+    rabbitmq.kill()
+    eventually(lambda: "the broker cannot be reached" in worker.log_tail(), within_seconds=20)
+
+    os.kill(worker.pid, signal.SIGTERM)
+
+    assert worker.wait(20) == 0
+    assert bench.job(running)["state"] == "succeeded"
+    assert bench.attempts(running) == [(1, "succeeded")]
+    assert bench.leases() == set()
+
+
 def test_a_message_delivered_twice_runs_once(amqp_bench: Bench) -> None:
     ids = amqp_bench.submit_many([("noop", [number]) for number in range(200)])
     amqp_bench.publish_again(ids)
