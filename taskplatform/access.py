@@ -8,6 +8,7 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -16,11 +17,16 @@ from taskplatform.errors import NotAuthenticated, StoreUnavailable
 from taskplatform.store.contract import OperateStore
 
 CACHE_SECONDS = 5.0
+AHEAD_SECONDS = 2.0
+"""How long before that time is over a key in use is looked up again, so that nobody who uses it waits for the store."""
 CACHE_KEYS = 10_000
 ANSWER_SECONDS = 1.0
 """How long the store may take to look up again a key that was good a moment ago."""
 OUTAGE_SECONDS = 900.0
 """How long a good key that was seen lately opens the door while the store is away."""
+
+
+_LookUp = Callable[[], Awaitable[ApiKey | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Keys:
         self._store = store
         self._clock = clock
         self._remembered: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._looking: dict[bytes, asyncio.Task[ApiKey | None]] = {}
 
     async def admit(self, authorization: bytes | None, scope: Scope) -> ApiKey:
         """Give the key that an Authorization header carries.
@@ -56,10 +63,33 @@ class Keys:
         """Give a key that was admitted before, by its id alone; raises what `admit` does."""
         return _living(await self._known(key_id.encode(), lambda: self._unrevoked(key_id)), scope)
 
-    async def _known(self, name: bytes, look_up: Callable[[], Awaitable[ApiKey | None]]) -> ApiKey | None:
+    async def _known(self, name: bytes, look_up: _LookUp) -> ApiKey | None:
         before = self._remembered.get(name)
-        if before is not None and before.until >= self._clock():
+        left_seconds = 0.0 if before is None else before.until - self._clock()
+        if before is not None and left_seconds > AHEAD_SECONDS:
             return before.key
+        looking = self._looking.get(name) or self._begin(name, before, look_up)
+        if before is not None and left_seconds > 0:
+            return before.key
+        # Who stops waiting leaves the others to the one look-up.
+        return await asyncio.shield(looking)
+
+    def _begin(self, name: bytes, before: _Remembered | None, look_up: _LookUp) -> asyncio.Task[ApiKey | None]:
+        # It may outlive this request, and is no part of its trace.
+        looking = asyncio.get_running_loop().create_task(
+            self._look_up(name, before, look_up), name="API key", context=Context()
+        )
+        self._looking[name] = looking
+        looking.add_done_callback(lambda done: self._ended(name, done))
+        return looking
+
+    def _ended(self, name: bytes, done: asyncio.Task[ApiKey | None]) -> None:
+        del self._looking[name]
+        if not done.cancelled():
+            # Nobody may have waited for it.
+            done.exception()
+
+    async def _look_up(self, name: bytes, before: _Remembered | None, look_up: _LookUp) -> ApiKey | None:
         try:
             async with asyncio.timeout(None if before is None else ANSWER_SECONDS):
                 found = await look_up()

@@ -21,6 +21,7 @@ from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.freshness import Watermark
 from taskplatform.shards import own_map
 from taskplatform.store.postgres.failures import Purpose, translated
+from taskplatform.store.postgres.hosts import connect_to_any
 from taskplatform.store.statements import statements
 
 ANSWER_SECONDS = 20.0
@@ -44,10 +45,14 @@ class Link(AsyncConnection[TupleRow]):
     async def to(cls, conninfo: str, cluster: int | None = None) -> Self:
         """Connect, to the cluster of a number where one is given. Raises StoreUnavailable, for another cluster too."""
         with translated(Purpose.CONNECT):
-            link = await cls.connect(conninfo, autocommit=True, cursor_factory=AsyncRawCursor)
+            link = await connect_to_any(conninfo, cls._open)
         if cluster is not None:
             await link.identify(cluster)
         return link
+
+    @classmethod
+    async def _open(cls, conninfo: str) -> Self:
+        return await cls.connect(conninfo, autocommit=True, cursor_factory=AsyncRawCursor)
 
     @property
     def usable(self) -> bool:
@@ -120,8 +125,10 @@ class Pool:
             try:
                 yield link
             except (StoreUnavailable, OutcomeUnknown):
-                # It may be one to a former primary, which answers but takes no writes any more.
+                # It may be one to a former primary, which answers but takes no writes any more, or stands still. The
+                # idle ones lead there too.
                 await link.close()
+                await self._close_idle()
                 raise
             finally:
                 overdue.cancel()
@@ -138,6 +145,9 @@ class Pool:
     async def close(self) -> None:
         """Close what is idle now, and everything else when it comes back."""
         self._closed = True
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
         while self._idle:
             await self._idle.pop().close()
 

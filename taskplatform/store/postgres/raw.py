@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import psycopg
+import asyncio
+
 from psycopg.pq.abc import PGconn
 
-from taskplatform.errors import StoreUnavailable
 from taskplatform.store.postgres.conninfo import complete
-from taskplatform.store.postgres.failures import Purpose, translated
-from taskplatform.store.postgres.maps import map_told_by
+from taskplatform.store.postgres.pool import Link
 
 
 class RawConnection:
@@ -17,22 +16,15 @@ class RawConnection:
     def __init__(self, dsn: str, cluster: int | None = None) -> None:
         """Connect, which blocks for a few seconds; with `cluster`, to the one of this number. Raises StoreUnavailable.
 
-        A cluster that stands still just then blocks until it goes on.
+        There must be no event loop of asyncio in this thread.
         """
-        with translated(Purpose.CONNECT):
-            self._connection = psycopg.connect(complete(dsn), autocommit=True)
-        if cluster is not None:
-            try:
-                map_told_by(self._connection, cluster)
-            except StoreUnavailable:
-                self.close()
-                raise
+        self._link = asyncio.run(Link.to(complete(dsn), cluster))
 
     @property
     def pgconn(self) -> PGconn:
         """The handle of libpq; the connection may be used through it alone from now on."""
-        return self._connection.pgconn
+        return self._link.pgconn
 
     def close(self) -> None:
         """Close the connection, whatever state it is in."""
-        self._connection.close()
+        self._link.pgconn.finish()

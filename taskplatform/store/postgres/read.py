@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import msgspec
 
+from taskplatform.cancelling import cancel
 from taskplatform.errors import StoreUnavailable
 from taskplatform.freshness import LATEST, Position, Watermark
 from taskplatform.job import Attempt, DeadLetter, Job
@@ -43,10 +46,18 @@ class Read(Asker):
             if len(shown) == len(set(ids)):
                 return Look(jobs=shown, since=reading.since)
         missing = [job_id for job_id in ids if job_id not in shown]
+        asking = asyncio.create_task(self._ask_primary(call("get_jobs", array(missing))))
         try:
-            rest = await self._ask_primary(call("get_jobs", array(missing)))
+            await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
+            if not asking.done():
+                # A primary that stands still says nothing for long: what has ended is shown without it.
+                with suppress(StoreUnavailable):
+                    return await self._look_without_primary(ids)
+            rest = await asking
         except StoreUnavailable:
             return await self._look_without_primary(ids)
+        finally:
+            await cancel(asking)
         older = reading is not None and not all(job.settled for job in shown.values())
         return Look(jobs=shown | _by_id(rest.rows), since=reading.since if reading and older else rest.since)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
@@ -102,15 +102,15 @@ class Replicas:
         self._turn = 0
 
     async def read(self, ask: Asking, seconds: float = ANSWER_SECONDS) -> Reading | None:
-        """Ask the next one that is worth asking; None when none is, or it gives no answer in time."""
+        """Ask those worth it one after the other, each for so long at most, until one answers; None when none does."""
         for replica in self._in_turn():
-            if replica.rested:
-                return await replica.read(ask, seconds)
+            if replica.rested and (reading := await replica.read(ask, seconds)) is not None:
+                return reading
         return None
 
     async def read_any(self, ask: Asking) -> Reading:
-        """Ask one after the other until one answers, whatever is known of them. Raises StoreUnavailable."""
-        for replica in self._in_turn():
+        """Ask one after the other until one answers, those not worth it last of all. Raises StoreUnavailable."""
+        for replica in sorted(self._in_turn(), key=lambda replica: not replica.rested):
             reading = await replica.read(ask, ANSWER_SECONDS)
             if reading is not None:
                 return reading
@@ -121,7 +121,7 @@ class Replicas:
         for replica in self._replicas:
             await replica.close()
 
-    def _in_turn(self) -> Iterator[Replica]:
+    def _in_turn(self) -> Sequence[Replica]:
         self._turn += 1
-        for place in range(len(self._replicas)):
-            yield self._replicas[(self._turn + place) % len(self._replicas)]
+        first = self._turn % len(self._replicas) if self._replicas else 0
+        return [*self._replicas[first:], *self._replicas[:first]]

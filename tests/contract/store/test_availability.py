@@ -10,7 +10,9 @@ from taskplatform.job import State
 from taskplatform.servers import Postgres, free_ports
 from taskplatform.store.contract import Accepted, JobFilter
 from taskplatform.store.postgres.pool import Link
+from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.store.postgres.store import PostgresStore
+from tests.fixtures.proxy import NewProxy
 from tests.fixtures.store import TENANT, DrivenStore, NewStore, a_job, retry, success
 from tests.fixtures.waiting import eventually
 
@@ -140,6 +142,41 @@ def test_the_host_that_takes_writes_is_used(database: str, new_store: NewStore) 
     store = new_store(f"postgresql://postgres@127.0.0.1:{gone},127.0.0.1:{real.port}{real.path}")
 
     store.accepted(a_job())
+
+
+def test_a_host_that_stands_still_keeps_nobody_from_the_one_that_takes_writes(
+    database: str, new_proxy: NewProxy, new_store: NewStore
+) -> None:
+    real = urlsplit(database)
+    silent = new_proxy(real.port or 0)
+    silent.hang()
+    hosts = f"127.0.0.1:{silent.port},127.0.0.1:{real.port}"
+    dsn = f"postgresql://postgres@{hosts}{real.path}?connect_timeout=600"
+
+    new_store(dsn).accepted(a_job())
+    RawConnection(dsn).close()
+
+
+def test_connections_that_are_idle_are_given_up_with_one_that_stands_still(
+    database: str, new_proxy: NewProxy, new_store: NewStore
+) -> None:
+    real = urlsplit(database)
+    proxy = new_proxy(real.port or 0)
+    store = new_store(database.replace(f":{real.port}/", f":{proxy.port}/"))
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE jobs")
+        reading = [store.begin(store.services.get([a_job().id])) for _ in range(2)]
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        with psycopg.connect(database, autocommit=True) as watch:
+            eventually(lambda: watch.execute(query).fetchone() == (2,), within_seconds=30)
+    for one in reading:
+        one.result(60)
+    proxy.hang()
+
+    with pytest.raises(OutcomeUnknown):
+        store.wait(store.services.prove(0.2))
+
+    assert store.services._pool._idle == []
 
 
 def test_a_server_that_takes_no_writes_is_left(store: DrivenStore, server: Postgres, database: str) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 
 from taskplatform.errors import SettingsError, StoreUnavailable
 from taskplatform.freshness import LATEST, START, Position
 from taskplatform.job import AttemptEnd, Job, NewJob, State
-from taskplatform.servers import free_ports
+from taskplatform.servers import Postgres, free_ports
 from taskplatform.store.contract import JobFilter, LetterFilter
 from taskplatform.store.postgres.store import PostgresStore
 from tests.fixtures.proxy import NewProxy, Proxy
 from tests.fixtures.replica import Standby
 from tests.fixtures.store import TENANT, DrivenStore, NewStore, a_job, death, retry, success
 from tests.fixtures.waiting import eventually
+
+_SOON_SECONDS = 10.0
+"""Long before a primary that stands still is given up."""
 
 
 @pytest.fixture
@@ -32,6 +36,14 @@ def replicated(database: str, primary: Proxy, standby: Standby, new_store: NewSt
     store = new_store(dsn, replicas=[standby.dsn(database)])
     standby.catch_up()
     return store
+
+
+@pytest.fixture
+def empty_database(postgres: Postgres, migrated_template: str) -> Iterator[str]:
+    """Another database, in which nothing has ever happened."""
+    name = f"test_{uuid4().hex[:12]}"
+    yield postgres.create_database(name, template=migrated_template)
+    postgres.drop_database(name)
 
 
 @pytest.fixture
@@ -134,6 +146,25 @@ def test_ended_jobs_are_read_while_the_primary_is_away(
         looked(replicated, live, LATEST)
     with pytest.raises(StoreUnavailable):
         replicated.wait(replicated.services.look([a_job().id], START))
+
+
+def test_ended_jobs_are_shown_at_once_while_the_primary_and_most_replicas_are_no_help(
+    database: str, primary: Proxy, standby: Standby, new_store: NewStore, empty_database: str
+) -> None:
+    job, writer = a_job(), new_store(database)
+    writer.end(success(writer.running(job), result="7"))
+    standby.catch_up()
+    gone, behind = f"postgresql://127.0.0.1:{free_ports(1)[0]}/x", standby.dsn(empty_database)
+    dsn = database.replace(f":{urlsplit(database).port}", f":{primary.port}")
+    store = new_store(dsn, replicas=[gone, behind, standby.dsn(database)])
+    store.job(job.id)
+
+    primary.hang()
+
+    # Each of them is asked first once.
+    for _ in range(3):
+        found = store.begin(store.services.look([job.id], LATEST)).result(_SOON_SECONDS)
+        assert found.jobs[job.id].result == "7"
 
 
 @pytest.mark.parametrize("harm", ["freeze", "kill"])

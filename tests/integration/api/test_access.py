@@ -1,16 +1,21 @@
 """Who may do what: keys, scopes, and the wall between tenants."""
 
+import asyncio
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
 
 from api.app import openapi
 from api.document import PUBLIC
+from taskplatform.access import AHEAD_SECONDS, ANSWER_SECONDS, CACHE_SECONDS, Keys
 from taskplatform.auth import Scope, new_key
 from taskplatform.job import State
+from taskplatform.store.postgres.store import PostgresStore
+from tests.fixtures.proxy import NewProxy
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import EVERY_SCOPE, Service, run_job, with_store
 
@@ -101,6 +106,37 @@ def test_a_revoked_key_is_refused_within_seconds(service: Service) -> None:
     revoked_at = time.monotonic()
     eventually(lambda: client.get("/v1/tasks").status_code == 401, within_seconds=20)
     assert time.monotonic() - revoked_at < 15
+
+
+def test_nobody_who_uses_a_key_waits_for_a_store_that_stands_still(database: str, new_proxy: NewProxy) -> None:
+    stored, text = new_key("acme", EVERY_SCOPE)
+    with_store(database, lambda store: store.add_key(stored))
+    port = urlsplit(database).port or 0
+    proxy = new_proxy(port)
+    now = 0.0
+
+    async def use() -> None:
+        nonlocal now
+        store = PostgresStore(database.replace(f":{port}/", f":{proxy.port}/"))
+        async with store:
+            keys = Keys(store, clock=lambda: now)
+            sent = f"Bearer {text}".encode()
+            await keys.admit(sent, Scope.READ)
+            proxy.hang()
+            now = CACHE_SECONDS - AHEAD_SECONDS
+            await keys.admit(sent, Scope.READ)
+            (looking,) = keys._looking.values()
+            await asyncio.wait({looking})
+            now = CACHE_SECONDS + 0.1
+
+            admitted = asyncio.ensure_future(keys.admit(sent, Scope.READ))
+            await asyncio.wait({admitted}, timeout=ANSWER_SECONDS / 2)
+
+            assert admitted.done()
+            assert admitted.result().tenant == "acme"
+            proxy.resume()
+
+    asyncio.run(use())
 
 
 def test_an_expired_key_is_refused(service: Service) -> None:
