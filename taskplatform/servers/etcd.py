@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import json
 import shutil
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from taskplatform.servers.configuration import shared_variables
-from taskplatform.servers.errors import ServerMissing
+from taskplatform.servers.errors import ServerError, ServerMissing
 from taskplatform.servers.ports import free_ports
 from taskplatform.servers.process import Command, Process
+
+_ANSWER_SECONDS = 2.0
+_HTTP_OK = 200
 
 
 class Etcd:
@@ -54,8 +59,23 @@ class Etcd:
         """Kill it at once."""
         self.process.kill()
 
+    def delete(self, key: str) -> None:
+        """Delete a key; raise ServerError. One that does not exist is no error."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
+        try:
+            # Its JSON gateway takes bytes in base 64: https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/.
+            body = json.dumps({"key": base64.b64encode(key.encode()).decode()})
+            connection.request("POST", "/v3/kv/deleterange", body)
+            status = connection.getresponse().status
+        except (OSError, HTTPException) as error:
+            raise ServerError(f"etcd does not answer: {error}") from error
+        finally:
+            connection.close()
+        if status != _HTTP_OK:
+            raise ServerError(f"etcd deletes no key: HTTP {status}")
+
     def _answers(self) -> bool:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=2.0)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=_ANSWER_SECONDS)
         with contextlib.suppress(OSError, HTTPException), contextlib.closing(connection):
             connection.request("GET", "/health")
             return b'"true"' in connection.getresponse().read()

@@ -19,6 +19,8 @@ from taskplatform.servers.postgres_programs import Programs
 from taskplatform.servers.sources import Source
 
 MEMBERS = 3
+_LEASE = "/service/taskplatform/leader"
+"""Where Patroni keeps it: its own prefix, and the `scope` of `config/patroni/patroni.yml`."""
 _START_SECONDS = 120.0
 _COMMAND_SECONDS = 120.0
 _POLL_SECONDS = 0.1
@@ -126,6 +128,13 @@ class PostgresCluster:
     def member_dsns(self, dbname: str) -> list[str]:
         """Return the libpq URI of a database on each member by itself, to read from."""
         return [self._uri(f"127.0.0.1:{member.port}", dbname) for member in self.members]
+
+    def end_lease(self) -> None:
+        """Take the lease from the primary, which must be off for certain: a standby takes over at once.
+
+        One that still ran could answer commits that the standby has not seen. Raises ServerError.
+        """
+        self.etcd.delete(_LEASE)
 
     def create_database(self, name: str) -> str:
         """Create a database, and return its DSN; raise ServerError."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,6 +122,17 @@ def gather(
             ),
             shown=show(sorted({job for exchange in exchanges for job in exchange.ids if job})),
         )
+
+
+def joined(one: Evidence, other: Evidence) -> Evidence:
+    """Put together what was gathered of one run from two clusters."""
+    return dataclasses.replace(
+        one,
+        records=[*one.records, *other.records],
+        attempts=[*one.attempts, *other.attempts],
+        endings=one.endings | other.endings,
+        letters=one.letters | other.letters,
+    )
 
 
 def _record(row: tuple[Any, ...]) -> Record:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 
+from taskplatform.retry import Retry, backoff
 from tests.faults.history import Exchange, Journal
 from tests.faults.plan import Again, Planned, Submission, submissions
 from tests.native.wire import Answer, Connection, CutOff, NotSent
 
-_PAUSE_SECONDS = 0.15
+_ROOT = Path(__file__).resolve().parents[2]
+# That of the SDK, beside what a refusal asks for: hundreds that hurry would keep a small platform from coming back.
+_RETRY = Retry(backoff_seconds=0.2, max_backoff_seconds=10.0)
 _GIVE_UP_SECONDS = 60.0
 _REUSED_NUMBER = -1
 
@@ -44,9 +50,11 @@ class Generator:
 
     load: Load
     journal: Journal
+    _random: Random = field(init=False)
     _plan: Iterator[tuple[float, Submission]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._random = Random(self.load.seed)
         self._plan = _paced(self.load)
 
     async def run(self) -> None:
@@ -68,21 +76,26 @@ class Generator:
         connection.close()
 
     async def _submit(self, connection: Connection, submission: Submission, *, reused: bool = False) -> bool:
-        body = _body(submission, reused=reused)
         may_repeat = all(job.key for job in submission.jobs)
         give_up = time.monotonic() + _GIVE_UP_SECONDS
-        while time.monotonic() < give_up:
-            exchange = await self._exchange(connection, submission, body, reused=reused)
+        for failures in count(1):
+            exchange, asked_seconds = await self._exchange(connection, submission, reused=reused)
             if exchange is not None:
                 self.journal.add(exchange)
                 if all(exchange.ids) or not may_repeat or _is_final(exchange):
                     return all(exchange.ids)
-            await _until(asyncio.get_running_loop().time() + _PAUSE_SECONDS)
+                left = tuple(job for job, job_id in zip(submission.jobs, exchange.ids, strict=True) if not job_id)
+                submission = replace(submission, jobs=left)
+            pause = asked_seconds + backoff(_RETRY, failures, self._random)
+            if time.monotonic() + pause > give_up:
+                break
+            await _until(asyncio.get_running_loop().time() + pause)
         return False
 
     async def _exchange(
-        self, connection: Connection, submission: Submission, body: bytes, *, reused: bool
-    ) -> Exchange | None:
+        self, connection: Connection, submission: Submission, *, reused: bool
+    ) -> tuple[Exchange | None, float]:
+        body = _body(submission, reused=reused)
         sent_at = time.time()
         path = "/v1/jobs:batch" if submission.batch else "/v1/jobs"
         key = None if submission.batch else submission.jobs[0].key
@@ -90,11 +103,11 @@ class Generator:
         try:
             answer = await connection.ask("POST", path, body, idempotency_key=key)
         except NotSent:
-            return None
+            return None, 0.0
         except CutOff as cut:
             answer, error = Answer(status=0, body=b""), str(cut)
         accepted = 200 <= answer.status < 300
-        return Exchange(
+        exchange = Exchange(
             request=submission.number,
             numbers=[job.number for job in submission.jobs],
             keys=[job.key for job in submission.jobs],
@@ -106,6 +119,16 @@ class Generator:
             reused=reused,
             error=error or ("" if accepted else answer.body[:200].decode(errors="replace")),
         )
+        return exchange, answer.retry_after_seconds
+
+
+def begin_load(load: Load) -> subprocess.Popen[bytes]:
+    """Start a load as a process of its own."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.faults.load"], cwd=_ROOT, stdin=subprocess.PIPE)
+    if process.stdin is not None:
+        process.stdin.write(msgspec.json.encode(load))
+        process.stdin.close()
+    return process
 
 
 async def _until(when: float) -> None:

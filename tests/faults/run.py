@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -16,11 +15,9 @@ from random import Random
 from tempfile import mkdtemp
 from threading import Event
 
-import msgspec
-
 from tests.faults.evidence import Backlog, backlog, count_ended, gather, live_states, watch
 from tests.faults.ledger import Ledger, judge
-from tests.faults.load import Load
+from tests.faults.load import Load, begin_load
 from tests.faults.plan import Kill, Victim, kills
 from tests.faults.platform_api import show
 from tests.faults.single import hand_in
@@ -30,7 +27,6 @@ from tests.native.part import Part
 from tests.native.servers import Servers
 from tests.native.stack import Programs, Stack
 
-_ROOT = Path(__file__).resolve().parents[2]
 _STEP_SECONDS = 0.1
 _TELL_SECONDS = 10.0
 _READY_SECONDS = 30.0
@@ -119,19 +115,16 @@ class FaultRun:
         return self.folder / "history.jsonl"
 
     def _start_load(self) -> subprocess.Popen[bytes]:
-        load = Load(
-            port=self.stack.settings.api_port,
-            key=self.stack.key,
-            seed=self.seed,
-            jobs=self.size.jobs,
-            over_seconds=self.size.over_seconds,
-            history=str(self.history),
+        return begin_load(
+            Load(
+                port=self.stack.settings.api_port,
+                key=self.stack.key,
+                seed=self.seed,
+                jobs=self.size.jobs,
+                over_seconds=self.size.over_seconds,
+                history=str(self.history),
+            )
         )
-        process = subprocess.Popen([sys.executable, "-m", "tests.faults.load"], cwd=_ROOT, stdin=subprocess.PIPE)
-        if process.stdin is not None:
-            process.stdin.write(msgspec.json.encode(load))
-            process.stdin.close()
-        return process
 
     def _seconds(self) -> float:
         return time.monotonic() - self._began

@@ -23,7 +23,7 @@ import pytest
 from taskplatform.ids import locate, shard_of_key
 from taskplatform.servers import Postgres
 from taskplatform.shards import spread
-from tests.faults.evidence import Evidence, backlog, gather, watch
+from tests.faults.evidence import Evidence, backlog, gather, joined, watch
 from tests.faults.history import Exchange, Journal
 from tests.faults.ledger import judge
 from tests.faults.plan import Kind, kind_of
@@ -108,7 +108,7 @@ class Scene:
         )
         history, effects = self._folder / "history.jsonl", self._folder / "effects"
         found = [gather(history, effects, dsn, lambda ids: show(self.stack, ids)) for dsn in self.dsns]
-        return reduce(_joined, found)
+        return reduce(joined, found)
 
 
 class OwnRequests(Thread):
@@ -137,16 +137,6 @@ class OwnRequests(Thread):
                 self.refused.append((number, key))
             if time.monotonic() > self._until:
                 return
-
-
-def _joined(one: Evidence, other: Evidence) -> Evidence:
-    return dataclasses.replace(
-        one,
-        records=[*one.records, *other.records],
-        attempts=[*one.attempts, *other.attempts],
-        endings=one.endings | other.endings,
-        letters=one.letters | other.letters,
-    )
 
 
 def cluster_of(job_id: UUID) -> int:

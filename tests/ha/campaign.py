@@ -6,13 +6,20 @@ import secrets
 import sys
 import time
 
+from tests.ha.capacity import capacity
 from tests.ha.faults import Fault, faults
 from tests.ha.run import Pace, Verdict, run
 from tests.ha.servers import HaServers, ha_servers
 
 _FROZEN_SECONDS = 90.0
 _SHOWN_CASES = 5
-_HEAD = "fault                     accepted  lost  duplicate  second   keyed  unkeyed  starts   reads  recovered"
+_LOAD = 0.5
+"""The share of what the platform can do at most that is asked of it."""
+
+_HEAD = (
+    "fault                     accepted  lost  duplicate  second"
+    "   keyed  unkeyed  starts   reads  recovered  neighbours"
+)
 
 
 def main() -> int:
@@ -23,10 +30,11 @@ def main() -> int:
         sys.stderr.write(f"faults-ha: no such fault: {', '.join(unknown)}; there are: {', '.join(known)}\n")
         return 2
     seed = secrets.randbelow(1_000_000)
-    pace = Pace()
-    _tell(f"seed {seed}: {pace.jobs_per_second:g} jobs/s, one run a fault, on two cores or what there is")
     lines, kept = [], True
     with ha_servers() as servers:
+        most = capacity(servers, seed)
+        pace = Pace(jobs_per_second=round(most * _LOAD))
+        _tell(f"seed {seed}: {most:.0f} jobs/s at most; one run a fault with {pace.jobs_per_second:g} jobs/s")
         for name in named:
             verdict = _run(servers, known[name], seed, pace)
             kept = kept and verdict.kept
@@ -39,10 +47,11 @@ def main() -> int:
 def line(name: str, verdict: Verdict) -> str:
     """Give one line of the table: the count of a run, and the longest interruptions in seconds."""
     ledger, felt = verdict.ledger, verdict.felt[name]
+    neighbours = "-" if verdict.neighbours is None else f"{verdict.neighbours:.2%}"
     return (
         f"{name:24} {ledger.accepted:9} {len(ledger.lost):5} {len(ledger.duplicate_keys):10} "
         f"{len(ledger.second_results):7} {felt.keyed:7.1f} {felt.unkeyed:8.1f} {felt.starts:7.1f} {felt.reads:7.1f} "
-        f"{felt.recovered:10.1f}" + ("" if verdict.kept else "  BROKEN")
+        f"{felt.recovered:10.1f} {neighbours:>11}" + ("" if verdict.kept else "  BROKEN")
     )
 
 

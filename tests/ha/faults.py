@@ -30,7 +30,8 @@ class Bounds:
 class Fault:
     """One fault: `strike` does it and gives what heals it, which is done after so many seconds.
 
-    Jobs are read through the cache where the fault is the cache's; elsewhere it would hide what the store does.
+    Jobs are read through the cache where the fault is the cache's; elsewhere it would hide what the store does. In a
+    `sharded` run they live in two clusters, of which the second one may fail.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Fault:
     heal_after_seconds: float
     bounds: Bounds
     cached: bool = False
+    sharded: bool = False
 
 
 def _nothing() -> None:
@@ -52,6 +54,14 @@ def _kill_primary(servers: HaServers, _: HaStack) -> Heal:
 def _lose_primary_machine(servers: HaServers, _: HaStack) -> Heal:
     primary = servers.postgres.await_primary()
     primary.kill()
+    return primary.begin
+
+
+def _fence_primary_machine(servers: HaServers, _: HaStack) -> Heal:
+    primary = servers.postgres.await_primary()
+    primary.kill()
+    # As an agent does that has switched the machine off: nobody needs to wait until its lease has run out.
+    servers.postgres.end_lease()
     return primary.begin
 
 
@@ -70,6 +80,11 @@ def _freeze_primary(servers: HaServers, _: HaStack) -> Heal:
 def _lose_etcd(servers: HaServers, _: HaStack) -> Heal:
     servers.postgres.etcd.kill()
     return servers.postgres.etcd.start
+
+
+def _lose_cluster(servers: HaServers, _: HaStack) -> Heal:
+    servers.second_postgres.kill()
+    return servers.second_postgres.start
 
 
 def _kill_broker_leader(servers: HaServers, stack: HaStack) -> Heal:
@@ -127,17 +142,24 @@ def faults(frozen_seconds: float) -> dict[str, Fault]:
             name="primary killed",
             strike=_kill_primary,
             heal_after_seconds=0,
-            bounds=Bounds(keyed=15.0, starts=20.0),
+            bounds=Bounds(keyed=15.0, unkeyed=2.0, starts=20.0),
         ),
         Fault(name="primary's machine gone", strike=_lose_primary_machine, heal_after_seconds=30.0, bounds=lease),
+        Fault(
+            name="primary's machine fenced",
+            strike=_fence_primary_machine,
+            heal_after_seconds=20.0,
+            bounds=Bounds(keyed=15.0, starts=20.0),
+        ),
         Fault(name="primary frozen", strike=_freeze_primary, heal_after_seconds=frozen_seconds, bounds=lease),
         Fault(name="standby gone", strike=_lose_standby, heal_after_seconds=8.0, bounds=Bounds(keyed=5.0, unkeyed=5.0)),
+        Fault(name="one cluster gone", strike=_lose_cluster, heal_after_seconds=20.0, bounds=Bounds(), sharded=True),
         Fault(name="etcd gone", strike=_lose_etcd, heal_after_seconds=30.0, bounds=Bounds()),
         Fault(
             name="broker leader killed",
             strike=_kill_broker_leader,
             heal_after_seconds=5.0,
-            bounds=Bounds(starts=15.0),
+            bounds=Bounds(starts=10.0),
         ),
         Fault(
             name="two brokers killed",

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import count
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Event
 
-import msgspec
 import psycopg
 
-from taskplatform.servers import ServerError
-from tests.faults.evidence import Evidence, backlog, gather, live_states, watch
+from taskplatform.servers import ServerError, started
+from tests.faults.evidence import Evidence, backlog, gather, joined, live_states, watch
 from tests.faults.ledger import Ledger, judge
-from tests.faults.load import Load
+from tests.faults.load import Load, begin_load
 from tests.faults.platform_api import ask, show
 from tests.faults.run import SETTINGS
 from tests.faults.single import hand_in
@@ -26,23 +27,24 @@ from tests.faults.tasks import EFFECTS_VARIABLE
 from tests.fixtures.waiting import eventually
 from tests.ha.faults import Fault, Heal
 from tests.ha.gaps import Gaps, Successes, gaps
+from tests.ha.neighbours import LEAST_SHARE, lives_in_first, neighbours_share
 from tests.ha.reads import Reader
 from tests.ha.servers import HaServers
 from tests.ha.stack import HaStack
 from tests.native.stack import Programs
 
-_ROOT = Path(__file__).resolve().parents[2]
 _STEP_SECONDS = 0.1
-_CONNECTIONS = 400
+_CONNECTIONS = 2000
 _KEYLESS_SHARE = 0.5
 _READ_NUMBER = 1_000_000
+_STEP_NUMBER = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How much load for how long: before the first fault, for each fault after it is healed, and how long to drain."""
 
-    jobs_per_second: float = 60.0
+    jobs_per_second: float
     before_seconds: float = 6.0
     after_seconds: float = 15.0
     drain_seconds: float = 120.0
@@ -50,9 +52,13 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The ledger, how long each fault was felt, what took longer than is allowed, and what else went wrong."""
+    """The ledger, how long each fault was felt, what took longer than is allowed, and what else went wrong.
+
+    `neighbours` is the share of submissions that were accepted though another cluster was gone; None with one cluster.
+    """
 
     ledger: Ledger
+    neighbours: float | None
     felt: dict[str, Gaps]
     slow: list[str]
     troubles: list[str]
@@ -65,9 +71,10 @@ class Verdict:
 
 @dataclass(slots=True)
 class HaRun:
-    """One run on a stack that is up; `tell` gets a line for everything that happens."""
+    """One run on a stack that is up, on databases at `dsns`; `tell` gets a line for everything that happens."""
 
     servers: HaServers
+    dsns: Sequence[str]
     stack: HaStack
     folder: Path
     pace: Pace
@@ -79,7 +86,8 @@ class HaRun:
 
     def execute(self, faults: Sequence[Fault]) -> Verdict:
         """Submit, strike, heal, drain and judge."""
-        watch(self.stack.home.database_url)
+        for dsn in self.dsns:
+            watch(dsn)
         read_id = self._finished_job()
         after = self.pace.after_seconds
         seconds = self.pace.before_seconds + sum(fault.heal_after_seconds + after for fault in faults)
@@ -99,7 +107,12 @@ class HaRun:
         slow = [
             f"{fault.name}, {found}" for fault, _, _ in self._struck for found in felt[fault.name].beyond(fault.bounds)
         ]
-        return Verdict(ledger=judge(evidence, self.seed), felt=felt, slow=slow, troubles=self.troubles)
+        neighbours = self._neighbours(evidence)
+        if neighbours is not None and neighbours < LEAST_SHARE:
+            slow.append(f"jobs of the other cluster: {neighbours:.2%} accepted, at least {LEAST_SHARE:.1%} have to be")
+        return Verdict(
+            ledger=judge(evidence, self.seed), neighbours=neighbours, felt=felt, slow=slow, troubles=self.troubles
+        )
 
     @property
     def history(self) -> Path:
@@ -107,7 +120,8 @@ class HaRun:
         return self.folder / "history.jsonl"
 
     def _finished_job(self) -> str:
-        job = hand_in(self.stack, self.history, self.seed, _READ_NUMBER)
+        made = (hand_in(self.stack, self.history, self.seed, number) for number in count(_READ_NUMBER, _STEP_NUMBER))
+        job = next(job for job in made if len(self.dsns) == 1 or lives_in_first(job))
         shown = f"/v1/jobs/{job}"
         eventually(lambda: asyncio.run(ask(self.stack, "GET", shown))["state"] == "succeeded", within_seconds=30.0)
         return job
@@ -123,11 +137,7 @@ class HaRun:
             connections=_CONNECTIONS,
             keyless_share=_KEYLESS_SHARE,
         )
-        process = subprocess.Popen([sys.executable, "-m", "tests.faults.load"], cwd=_ROOT, stdin=subprocess.PIPE)
-        if process.stdin is not None:
-            process.stdin.write(msgspec.json.encode(load))
-            process.stdin.close()
-        return process
+        return begin_load(load)
 
     def _carry_out(self, fault: Fault) -> None:
         struck = time.time()
@@ -161,7 +171,7 @@ class HaRun:
         deadline = time.monotonic() + self.pace.drain_seconds
         while not self._drained():
             if time.monotonic() > deadline:
-                live = live_states(self.stack.home.database_url)
+                live = [live_states(dsn) for dsn in self.dsns]
                 self.troubles.append(f"not drained within {self.pace.drain_seconds:g} s: {live}")
                 return
             self._step()
@@ -169,13 +179,21 @@ class HaRun:
 
     def _drained(self) -> bool:
         try:
-            return backlog(self.stack.home.database_url, self.stack.messages).empty
+            return all(backlog(dsn, self.stack.messages).empty for dsn in self.dsns)
         except (psycopg.OperationalError, ServerError):
             return False
 
     def _gather(self) -> Evidence:
         effects = self.folder / "effects"
-        return gather(self.history, effects, self.stack.home.database_url, lambda ids: show(self.stack, ids))
+        return reduce(
+            joined, (gather(self.history, effects, dsn, lambda ids: show(self.stack, ids)) for dsn in self.dsns)
+        )
+
+    def _neighbours(self, evidence: Evidence) -> float | None:
+        if len(self.dsns) == 1:
+            return None
+        ((fault, struck, _),) = self._struck
+        return neighbours_share(evidence.exchanges, struck, struck + fault.heal_after_seconds)
 
     def _felt(self, evidence: Evidence, reader: Reader) -> dict[str, Gaps]:
         accepted = [exchange for exchange in evidence.exchanges if any(exchange.ids)]
@@ -198,6 +216,15 @@ def run(servers: HaServers, faults: Sequence[Fault], seed: int, pace: Pace, tell
     folder = Path(mkdtemp(prefix="run-", dir=servers.folder))
     effects = folder / "effects"
     effects.mkdir()
-    cache = {"cache_url": servers.redis.url()} if any(fault.cached for fault in faults) else {}
-    with HaStack(servers, SETTINGS | cache, Programs(), {EFFECTS_VARIABLE: str(effects)}) as stack:
-        return HaRun(servers, stack, folder, pace, seed, tell).execute(faults)
+    wanted = dict(SETTINGS)
+    if any(fault.cached for fault in faults):
+        wanted["cache_url"] = servers.redis.url()
+    with ExitStack() as cleanup:
+        stack = HaStack(servers, wanted, Programs(), {EFFECTS_VARIABLE: str(effects)})
+        dsns = [stack.home.database_url]
+        if any(fault.sharded for fault in faults):
+            second = cleanup.enter_context(started(servers.second_postgres))
+            dsns.append(second.create_database(stack.home.name))
+            wanted["database_cluster_urls"] = dsns[1]
+        cleanup.enter_context(stack)
+        return HaRun(servers, dsns, stack, folder, pace, seed, tell).execute(faults)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from taskplatform.servers import PostgresCluster, RabbitMQCluster, Redis, free_ports
+from taskplatform.servers import Postgres, PostgresCluster, RabbitMQCluster, Redis, free_ports
 from tests.native.servers import Home, count_messages
 
 
@@ -22,6 +22,8 @@ class HaServers:
     postgres: PostgresCluster
     rabbitmq: RabbitMQCluster
     redis: Redis
+    second_postgres: Postgres
+    """Without standbys, and not started: for runs whose shards are spread over two clusters."""
 
     def new_home(self) -> Home:
         """Make an empty virtual host and an empty database, each reached by the addresses of all members."""
@@ -62,6 +64,7 @@ def ha_servers() -> Iterator[HaServers]:
             postgres=PostgresCluster(folder / "postgres"),
             rabbitmq=RabbitMQCluster(folder / "rabbitmq"),
             redis=Redis(folder / "redis", free_ports(1)[0], cache=True),
+            second_postgres=Postgres(folder / "second-postgres", free_ports(1)[0]),
         )
         cleanup.callback(servers.redis.process.kill)
         servers.redis.start()

@@ -22,6 +22,7 @@ class Answer:
 
     status: int
     body: bytes
+    retry_after_seconds: float = 0.0
 
 
 @dataclass(slots=True)
@@ -76,4 +77,5 @@ async def _read(reader: asyncio.StreamReader) -> tuple[Answer, bool]:
     status = int(head.split(" ", 2)[1])
     headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Answer(status=status, body=body), headers.get("connection") != "close"
+    answer = Answer(status=status, body=body, retry_after_seconds=float(headers.get("retry-after", 0)))
+    return answer, headers.get("connection") != "close"
