@@ -52,10 +52,13 @@ class HaServers:
 
 
 @contextmanager
-def ha_servers() -> Iterator[HaServers]:
-    """Start all servers at once, each on ports of its own, and leave nothing behind. Raises ServerError."""
+def ha_servers(place: Path | None = None) -> Iterator[HaServers]:
+    """Start all servers at once, each on ports of its own, and leave nothing behind. Raises ServerError.
+
+    Their data goes to a new folder in `place`, or else where temporary files go.
+    """
     with ExitStack() as cleanup:
-        folder = Path(tempfile.mkdtemp(prefix="taskplatform-ha-"))
+        folder = Path(tempfile.mkdtemp(prefix="taskplatform-ha-", dir=place))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         # Postgres does not run as root, so another account has to pass through.
         folder.chmod(0o711)

@@ -293,8 +293,11 @@ def test_the_memory_alarm_is_raised_and_cleared(rabbitmq: RabbitMQ) -> None:
 
 
 @pytest.mark.slow
-def test_rabbitmq_comes_back_after_a_kill_with_its_queues_and_leaves_nothing_when_it_stops(tmp_path: Path) -> None:
-    with started(RabbitMQ(tmp_path)) as node:
+def test_rabbitmq_comes_back_after_a_kill_with_its_queues_and_leaves_nothing_when_it_stops(
+    server_folder: Path,
+) -> None:
+    folder = server_folder / "own-rabbitmq"
+    with started(RabbitMQ(folder)) as node:
         node.manage("PUT", "queues/%2F/kept", {"durable": True, "arguments": {"x-queue-type": "quorum"}})
 
         node.kill()
@@ -303,7 +306,7 @@ def test_rabbitmq_comes_back_after_a_kill_with_its_queues_and_leaves_nothing_whe
         assert node.manage("GET", "queues/%2F/kept")
         os.kill(node.process.pid, signal.SIGTERM)
         assert node.process.wait(30) is not None
-    assert running_on(tmp_path) == []
+    assert running_on(folder) == []
 
 
 def talk(port: int, *commands: str) -> str:

@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,8 @@ class Stack:
         self.prepare()
         with ExitStack() as cleanup:
             cleanup.callback(self.servers.drop_home, self.home)
+            cleanup.callback(self._stop)
             for part in self.parts:
-                cleanup.callback(part.stop)
                 part.start()
             for part in self.parts:
                 part.await_ready()
@@ -148,6 +149,10 @@ class Stack:
     def usage(self) -> Usage:
         """Give what the platform's own processes have used."""
         return sum((part.usage() for part in self.parts), Usage())
+
+    def _stop(self) -> None:
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Part.stop, self.parts))
 
     def _part(self, name: str, program: tuple[str, ...], port: int, path: str, **more: Any) -> Part:
         command = Command(

@@ -278,12 +278,14 @@ def trusted_certificate(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> P
 @contextmanager
 def _heartbeats_every(node: RabbitMQ, seconds: int) -> Iterator[None]:
     """Have a node offer this interval to the connections that are made meanwhile."""
-    before = node.control("eval", "{ok, Seconds} = application:get_env(rabbit, heartbeat), Seconds.").strip()
-    node.control("eval", f"application:set_env(rabbit, heartbeat, {seconds}).")
+    change = (
+        "{{ok, Before}} = application:get_env(rabbit, heartbeat), application:set_env(rabbit, heartbeat, {}), Before."
+    )
+    before = node.control("eval", change.format(seconds)).strip()
     try:
         yield
     finally:
-        node.control("eval", f"application:set_env(rabbit, heartbeat, {before}).")
+        node.control("eval", change.format(before))
 
 
 def _over_tls(setting: Setting, new_proxy: NewProxy, certificate: Path) -> str:

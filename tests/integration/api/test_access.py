@@ -39,6 +39,12 @@ NEEDED = {
 SOME_ID = "019aa0b1-0000-7000-8000-000000000000"
 
 
+@pytest.fixture
+def service(empty_service: Service) -> Service:
+    """One service for all tests of this file."""
+    return empty_service
+
+
 def operations() -> list[tuple[str, str, str]]:
     """Every operation of the document: its id, method, and a path that fits."""
     found = []

@@ -128,10 +128,9 @@ def test_nobody_changes_a_worker_from_outside(redis_bench: Bench) -> None:
 
 
 def test_a_broker_that_holds_up_publishers_holds_up_no_job(
-    fragile_bench: tuple[Bench, RabbitMQ], tmp_path: Path
+    amqp_bench: Bench, rabbitmq: RabbitMQ, tmp_path: Path
 ) -> None:
-    bench, node = fragile_bench
-    marker = tmp_path / "marker"
+    bench, marker = amqp_bench, tmp_path / "marker"
     bench.worker(worker_processes=1)
     with onlooker(bench) as monitor:
         eventually(monitor.ask)
@@ -139,8 +138,10 @@ def test_a_broker_that_holds_up_publishers_holds_up_no_job(
         bench.reached(first, "running")
         rest = bench.submit_many([("noop", [])] * 20)
 
-        node.control("set_vm_memory_high_watermark", "0.0")
-        marker.touch()
+        rabbitmq.set_memory_alarm(on=True)
+        try:
+            marker.touch()
 
-        assert {bench.ended(job)["state"] for job in [first, *rest]} == {"succeeded"}
-        node.control("set_vm_memory_high_watermark", "0.9")
+            assert {bench.ended(job)["state"] for job in [first, *rest]} == {"succeeded"}
+        finally:
+            rabbitmq.set_memory_alarm(on=False)
