@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from taskplatform.servers import free_ports
+from taskplatform.servers import free_ports, hold_port
 from taskplatform.settings import Settings, environment_of
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import EVERY_SCOPE, add_key, api_settings
@@ -70,17 +69,11 @@ def test_a_process_that_is_started_anew_takes_the_place_of_the_dead_one(two_proc
 
 
 def _ports() -> tuple[int, int]:
-    # What is free changes from moment to moment, so two ports side by side are looked for.
-    found: list[tuple[int, int]] = []
-
-    def look() -> bool:
-        shared, first = free_ports(2)
-        found[:] = [(shared, first)]
-        with socket.socket() as probe:
-            return shared != first + 1 and probe.connect_ex(("127.0.0.1", first + 1)) != 0
-
-    eventually(look, within_seconds=30)
-    return found[0]
+    # The second process takes the port after that of the first: it has to be promised to us as well.
+    shared, first = free_ports(2)
+    while hold_port(first + 1) is None:
+        (first,) = free_ports(1)
+    return shared, first
 
 
 def _scrape(settings: Settings) -> list[str]:
@@ -123,8 +116,18 @@ def _pid_on(port: int) -> int:
     wanted = f"0100007F:{port:04X}"
     (inode,) = [fields[9] for line in sockets if (fields := line.split())[1] == wanted and fields[3] == "0A"]
     return next(
-        int(link.parts[2]) for link in Path("/proc").glob("[0-9]*/fd/*") if _leads_to(link, f"socket:[{inode}]")
+        int(process.name)
+        for process in Path("/proc").glob("[0-9]*")
+        if any(_leads_to(link, f"socket:[{inode}]") for link in _descriptors(process))
     )
+
+
+def _descriptors(process: Path) -> list[Path]:
+    # Of all processes of the machine some end while they are looked at.
+    try:
+        return list((process / "fd").iterdir())
+    except OSError:
+        return []
 
 
 def _leads_to(link: Path, target: str) -> bool:

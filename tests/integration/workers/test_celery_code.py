@@ -60,7 +60,11 @@ def test_a_shared_task_runs_and_its_result_comes_back(app: Any, bench: Bench) ->
 def test_a_shared_task_has_an_id_that_tells_its_time(app: Any) -> None:
     before = lowest_id_at(time.time_ns() // 1_000_000)
 
-    assert UUID(jobs.plain_add.delay(2, 3).id) >= before
+    result = jobs.plain_add.delay(2, 3)
+
+    assert UUID(result.id) >= before
+    # The next test has the worker without jobs.
+    assert result.get(timeout=20, interval=0.05) == 5
 
 
 def test_an_id_that_is_no_uuid_is_refused_where_it_is_given(app: Any) -> None:
