@@ -25,6 +25,7 @@ from taskplatform.servers import (
     free_ports,
     started,
 )
+from taskplatform.servers.ports import listens
 from taskplatform.servers.sources import in_wheel
 from tests.fixtures.servers import Vhost
 from tests.fixtures.waiting import eventually
@@ -307,6 +308,7 @@ def test_rabbitmq_comes_back_after_a_kill_with_its_queues_and_leaves_nothing_whe
         os.kill(node.process.pid, signal.SIGTERM)
         assert node.process.wait(30) is not None
     assert running_on(folder) == []
+    assert not listens(node.ports.epmd)
 
 
 def talk(port: int, *commands: str) -> str:

@@ -113,7 +113,14 @@ def test_a_new_id_is_written_as_any_uuid(locator: Locator) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0" * 32, "0x000000-0000-0000-0000-000000000000", f"{UUID(int=11 << 120)}\n".upper()]
+    "text",
+    [
+        "",
+        "0" * 32,
+        "0x000000-0000-0000-0000-000000000000",
+        str(UUID(int=11 << 120)).upper(),
+        f"{UUID(int=11 << 120)}\n",
+    ],
 )
 def test_what_is_no_canonical_text_is_not_read(text: str) -> None:
     with pytest.raises(ValueError, match="canonical"):

@@ -194,18 +194,28 @@ class TestRabbitMQ(BrokerContract):
     @pytest.mark.faults
     @pytest.mark.slow
     def test_silence_is_noticed_while_nobody_publishes_and_idleness_is_not_taken_for_it(
-        self, setting: Setting, rabbitmq: RabbitMQ, drive: Drive, new_proxy: NewProxy
+        self,
+        setting: Setting,
+        rabbitmq: RabbitMQ,
+        drive: Drive,
+        new_proxy: NewProxy,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
+        caplog.set_level("INFO")
         proxy = new_proxy(setting.port)
+        # The node gives up one that says nothing after three intervals: before the other one's silence is noticed.
         with _heartbeats_every(rabbitmq, 2):
             idle = drive(lambda: setting.build(setting.url))
+            eventually(lambda: idle.connected)
+        with _heartbeats_every(rabbitmq, 4):
             silenced = drive(lambda: setting.build(setting.url_at(proxy.port)))
-            eventually(lambda: idle.connected and silenced.connected)
+            eventually(lambda: silenced.connected)
 
         proxy.hang()
 
         assert eventually(lambda: not silenced.connected, within_seconds=60)
         assert idle.connected
+        assert caplog.text.count("Connected to the broker") == 2, "one of them was connected anew"
 
     @pytest.mark.faults
     def test_a_dropped_connection_is_replaced_while_nobody_publishes(
