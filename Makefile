@@ -104,9 +104,15 @@ bench-peers: install-dev servers $(VENV)-bench/installed ## Install the peers in
 check-deploy: install-dev $(VENV)-deploy/installed ## Check Dockerfile, Compose files, chart and workflows, without any engine
 	@DEPLOY_TOOLS=$(abspath $(VENV)-deploy/bin) $(BIN)/python -m pytest -q tests/containers
 
-test-containers: install-dev $(VENV)-deploy/installed ## Run the Compose platform on a real engine, scale it, kill and replace its parts, and count
-	@.ci/install-servers engine
+# What it needs is made side by side: little of that is work for a processor.
+test-containers: ## Run the Compose platform on a real engine, scale it, kill and replace its parts, and count
+	@$(MAKE) -s -j3 install-dev $(VENV)-deploy/installed trial-base
 	@DEPLOY_TOOLS=$(abspath $(VENV)-deploy/bin) $(BIN)/python -m tests.containers.trial
+
+.PHONY: trial-base
+trial-base:
+	@.ci/install-servers engine
+	@.ci/make-base .taskplatform/trial/bookworm.tar
 
 sbom: $(VENV)-deploy/installed ## List what the image IMAGE holds, as build/sbom.cdx.json (CycloneDX)
 	@$(VENV)-deploy/bin/python compose/sbom.py $(IMAGE) build/sbom.cdx.json

@@ -78,7 +78,11 @@ class _OverSocket(http.client.HTTPConnection):
 
 @dataclass
 class Agent:
-    """The three verbs, for the `services` of one Compose `project`; it never has more than `most` of one running."""
+    """The three verbs, for the `services` of one Compose `project`.
+
+    `most` is the maximum of a pool. A service never has more than twice as many containers that have not ended: each of
+    them may drain, or have fallen silent, while another takes its place.
+    """
 
     engine: Engine
     project: str
@@ -106,8 +110,9 @@ class Agent:
             known = self._containers(service)
             if not known:
                 raise DriverUnavailable(f"the service {service} has no container to start or to copy: compose up")
-            if sum(one["State"] in _ALIVE for one in known) >= self.most:
-                raise DriverUnavailable(f"{self.most} containers of {service} run: no more are allowed")
+            alive = sum(one["State"] in _ALIVE for one in known)
+            if alive >= 2 * self.most:
+                raise DriverUnavailable(f"{alive} containers of {service} run: no more are allowed")
             ended = [one for one in known if one["State"] == "exited" and one["Id"] not in self._stopping]
             chosen = ended[0]["Id"] if ended else self._copy(self._inspect(known[0]["Id"]), service, known)
             self.engine.ask("POST", f"/containers/{chosen}/start")

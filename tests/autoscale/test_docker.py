@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,12 +15,15 @@ import pytest
 from taskplatform.autoscale.agent import Agent, Engine, serve
 from taskplatform.autoscale.contract import Member
 from taskplatform.autoscale.drivers.docker import Containers
+from taskplatform.autoscale.load import size_with_silent, standings
 from taskplatform.errors import DriverUnavailable
 from taskplatform.servers import free_ports
 from tests.autoscale.engine import Shelf, serving
 from tests.fixtures.waiting import eventually
 
 TOKEN = "a secret between the two"
+MOST = 3
+"""The maximum of the pool."""
 T = TypeVar("T")
 
 
@@ -50,13 +53,13 @@ class Dock:
 
 @pytest.fixture
 def dock() -> Iterator[Dock]:
-    """An agent of the project `shop` for the pool `default`, at most three of it."""
+    """An agent of the project `shop` for the pool `default`."""
     shelf = Shelf()
     # A socket's path has about a hundred characters at most.
     folder = Path(tempfile.mkdtemp(prefix="tp-"))
     try:
         with serving(shelf, folder / "engine.sock"):
-            agent = Agent(Engine(str(folder / "engine.sock")), "shop", {"worker-default"}, 3)
+            agent = Agent(Engine(str(folder / "engine.sock")), "shop", {"worker-default"}, MOST)
             with serve(agent, TOKEN, "127.0.0.1", 0) as server:
                 thread = threading.Thread(target=server.serve_forever)
                 thread.start()
@@ -111,13 +114,23 @@ def test_a_container_that_drains_is_replaced_and_not_counted(dock: Dock) -> None
     assert [member.draining for member in dock.members()] == [True, False]
 
 
-def test_the_agent_starts_no_more_than_it_was_told(dock: Dock) -> None:
+def test_a_full_fleet_gets_a_container_in_the_place_of_each_that_is_silent(dock: Dock) -> None:
+    for number in range(MOST):
+        dock.shelf.put("worker-default", number=number + 1)
+    silent = [replace(one, absent=True, silent=True) for one in standings(dock.members(), [])]
+
+    dock.ask(lambda driver: driver.grow("default", size_with_silent(silent, MOST, MOST)))
+
+    assert len(dock.members()) == 2 * MOST
+
+
+def test_the_agent_starts_no_more_than_twice_of_what_it_was_told(dock: Dock) -> None:
     dock.shelf.put("worker-default")
 
-    with pytest.raises(DriverUnavailable, match="no more are allowed"):
+    with pytest.raises(DriverUnavailable, match="6 containers of worker-default run: no more are allowed"):
         dock.ask(lambda driver: driver.grow("default", 9))
 
-    assert len(dock.shelf.containers) == 3
+    assert len(dock.shelf.containers) == 2 * MOST
 
 
 def test_the_agent_touches_no_other_service_nor_another_project(dock: Dock) -> None:

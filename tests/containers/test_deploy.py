@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tomllib
@@ -32,9 +33,9 @@ def services(request: pytest.FixtureRequest) -> dict[str, Any]:
     return found
 
 
-def _read(overlays: Sequence[str]) -> dict[str, Any]:
-    files = ["compose.yaml", *(f"compose.{overlay}.yaml" for overlay in overlays)]
-    options = [word for file in files for word in ("-f", str(_COMPOSE / file))]
+def _read(overlays: Sequence[str], *own: Path) -> dict[str, Any]:
+    files = [_COMPOSE / "compose.yaml", *(_COMPOSE / f"compose.{overlay}.yaml" for overlay in overlays), *own]
+    options = [word for file in files for word in ("-f", str(file))]
     done = subprocess.run(
         [tool("docker-compose"), *options, "config", "--format", "json"],
         capture_output=True,
@@ -116,9 +117,58 @@ def test_a_worker_is_stopped_no_sooner_than_its_drain_may_take(services: dict[st
     assert services["worker-default"]["stop_grace_period"] == "40s"
 
 
+def test_a_pool_of_ones_own_is_added_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(services:\n.*?)```", page, re.DOTALL)
+    overlay = tmp_path / "gpu.yaml"
+    overlay.write_text(shown.replace("file: compose/", f"file: {_COMPOSE}/"))
+    (pools,) = re.findall(r"TASKPLATFORM_POOLS=(\S+) docker compose", page)
+    monkeypatch.setenv("TASKPLATFORM_POOLS", pools)
+
+    services = _read(_OVERLAYS, overlay)["services"]
+
+    ours = {name: one["environment"] for name, one in services.items() if name in _OURS | {"worker-gpu"}}
+    assert ours["worker-gpu"]["TASKPLATFORM_WORKER_POOL"] in pools.split(",")
+    assert {said["TASKPLATFORM_POOLS"] for said in ours.values()} == {pools}
+    assert services["worker-gpu"]["depends_on"] == services["worker-default"]["depends_on"]
+
+
 @pytest.mark.parametrize("dockerfile", _DOCKERFILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_dockerfile_keeps_to_the_rules(dockerfile: Path) -> None:
     done = subprocess.run([tool("hadolint"), str(dockerfile)], capture_output=True, text=True, check=False, timeout=60)
+
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_a_replacement_that_fails_leaves_the_other_half_and_the_autoscaler_at_work(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    compose = tmp_path / "compose"
+    compose.write_text(f"""#!/bin/sh
+echo "$@" >>{told}
+case "$*" in
+  *services) printf 'api-1\\napi-2\\nautoscaler\\nworker-default\\n' ;;
+  *force-recreate*api-1) exit 1 ;;
+esac
+""")
+    compose.chmod(0o755)
+
+    done = subprocess.run([_COMPOSE / "roll"], env={**os.environ, "COMPOSE": str(compose)}, check=False, timeout=60)
+
+    *_, stopped, replaced, started = (
+        line.partition("compose.yaml ")[2] for line in told.read_text().splitlines() if "services" not in line
+    )
+    assert done.returncode == 1
+    assert (stopped, started) == ("stop autoscaler", "start autoscaler")
+    assert replaced.endswith("api-1"), "neither the other process nor a worker"
+
+
+def test_shellcheck_finds_nothing_in_any_script() -> None:
+    folders = (".ci", "compose", "locks", "tests/containers")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
+    scripts = [path for path in files if path.read_bytes().startswith((b"#!/usr/bin/env bash", b"#!/bin/sh"))]
+    assert {path.name for path in scripts} >= {"roll", "make-secrets", "install-servers", "update"}
+
+    done = subprocess.run([tool("shellcheck"), *scripts], capture_output=True, text=True, check=False, timeout=60)
 
     assert (done.returncode, done.stdout) == (0, "")
 

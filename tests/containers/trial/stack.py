@@ -55,7 +55,7 @@ class Stack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "5", seconds=180.0)
+        self.compose("down", "--volumes", "--remove-orphans", "--timeout", "1", seconds=180.0)
 
     @property
     def effects(self) -> Path:
