@@ -30,6 +30,7 @@ _NUMBER = "com.docker.compose.container-number"
 _ONE_OFF = "com.docker.compose.oneoff"
 _ALIVE = ("running", "restarting", "paused", "created")
 _ENGINE_SECONDS = 30.0
+_HEALTH_SECONDS = 2.0
 _LONGEST_GRACE_SECONDS = 86_400.0
 _BODY_BYTES = 4096
 # What makes a container what it is; its name, address and host name are its own.
@@ -186,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/healthz":
-            self._answer(HTTPStatus.OK, {"status": "ok"})
+            self._answer_health()
         else:
             self._do(lambda service, _: {"members": self.agent.members(service)}, to_stop=False)
 
@@ -219,6 +220,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except DriverUnavailable as error:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+
+    def _answer_health(self) -> None:
+        try:
+            self.agent.engine.ask("GET", "/containers/json?limit=1", seconds=_HEALTH_SECONDS)
+        except DriverUnavailable as error:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+        else:
+            self._answer(HTTPStatus.OK, {"status": "ok"})
 
     def _body(self) -> Any:
         length = int(self.headers.get("Content-Length") or 0)

@@ -51,7 +51,7 @@ class Shelf:
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: Any) -> Any:
         match method, path.strip("/").split("/"):
             case "GET", ["containers", "json"]:
-                wanted = set(json.loads(query["filters"][0])["label"])
+                wanted = set(json.loads(query.get("filters", ['{"label": []}'])[0])["label"])
                 return [_listed(one) for one in self.containers.values() if wanted <= _labels(one)]
             case "GET", ["containers", name, "json"]:
                 return self.containers[name]

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -179,3 +180,13 @@ def test_an_engine_or_an_agent_that_is_away_is_said_to_be(dock: Dock) -> None:
     dock.url = f"http://127.0.0.1:{free_ports(1)[0]}"
     with pytest.raises(DriverUnavailable, match="does not answer"):
         dock.members()
+
+
+def test_an_agent_that_may_not_use_its_socket_is_not_well(tmp_path: Path) -> None:
+    agent = Agent(Engine(str(tmp_path / "engine.sock")), "shop", {"worker-default"}, MOST)
+    with serve(agent, TOKEN, "127.0.0.1", 0) as server, ThreadPoolExecutor(1) as thread:
+        served = thread.submit(server.handle_request)
+        answer = httpx2.get(f"http://127.0.0.1:{server.server_address[1]}/healthz", trust_env=False)
+        served.result(30)
+
+    assert (answer.status_code, answer.json()) == (503, {"error": "the engine does not answer: FileNotFoundError"})
