@@ -1,7 +1,8 @@
 """Workers that fall silent and workers that never come: the former are replaced, and no fleet grows without a bound."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -136,6 +137,36 @@ def test_workers_that_fall_silent_one_after_the_other_are_no_more_than_twice_the
         return found
 
     assert max(asyncio.run(sizes())) == 2 * MOST
+
+
+def test_the_metrics_tell_who_is_there_and_what_the_newest_decision_followed_from(amqp_bench: Bench) -> None:
+    amqp_bench.submit_many([("nap", (0.0,))] * 60)
+
+    async def play() -> Callable[..., float | None]:
+        async with Scene(amqp_bench, 2) as scene:
+            await scene.round()
+            scene.new_ones_come_to_their_leases()
+            await scene.round()
+            scene.all_leases_end()
+            await scene.round()
+            await scene.round()
+            return scene.role.metrics.registry.get_sample_value
+
+    read = asyncio.run(play())
+    newest, *before = amqp_bench.rows("SELECT desired, reason, facts FROM scale_decisions ORDER BY id DESC")
+    states = ("running", "starting", "draining", "silent", "desired")
+    counted = [read("tp_pool_workers", {"pool": "default", "state": state}) for state in states]
+    slots = {kind: read("tp_pool_slots", {"pool": "default", "kind": kind}) for kind in ("keep", "drain")}
+    reasons = [one["reason"] for one in (newest, *before)]
+
+    silent = newest["facts"]["silent"]
+    assert counted == [0, 0, 0, silent, newest["desired"]]
+    assert silent > 0
+    assert slots == {kind: newest["facts"][f"{kind}_slots"] for kind in slots}
+    # 60 jobs of which nobody knows how long they take, a second each, within 30 s.
+    assert slots["drain"] == 2.0
+    told = {reason: read("tp_scale_decisions_total", {"pool": "default", "reason": reason}) for reason in reasons}
+    assert told == Counter(reasons)
 
 
 @pytest.mark.parametrize("trouble", ["the store is away", "the driver is away", "another one has been active"])
