@@ -20,12 +20,14 @@ from typing import Self
 
 from tests.containers.tools import ROOT, TOOLS
 from tests.containers.trial.engine import Engine, run
+from tests.containers.trial.fleet import Event
 from tests.containers.trial.images import HERE, SERVERS, name_of
 
 WORKERS = "worker-default"
 MOST_WORKERS = 4
 _COMPOSE = ROOT / "compose"
 _FILES = (_COMPOSE / "compose.yaml", _COMPOSE / "compose.autoscale.yaml", HERE / "compose.trial.yaml")
+_ACTIONS = ("start", "kill", "die")
 _UP_SECONDS = 300.0
 _PSQL = (
     "PGPASSWORD=$(cat /run/secrets/postgres_password) exec psql -h 127.0.0.1 -U taskplatform -X -q -v ON_ERROR_STOP=1"
@@ -63,8 +65,8 @@ class Stack:
         return self.folder / "effects"
 
     @property
-    def _ends(self) -> Path:
-        return self.folder / "ends"
+    def _events(self) -> Path:
+        return self.folder / "events"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -125,14 +127,15 @@ class Stack:
         return list(csv.reader(io.StringIO(text)))
 
     @contextmanager
-    def ends_noted(self, service: str) -> Iterator[None]:
-        """Note how containers of a service end while a block runs: the engine itself remembers few events."""
-        filters = ("event=die", f"label=com.docker.compose.project={self.project}")
+    def events_noted(self, service: str) -> Iterator[None]:
+        """Note what becomes of a service's containers while a block runs: the engine itself remembers few events."""
+        labels = (f"com.docker.compose.project={self.project}", f"com.docker.compose.service={service}")
+        filters = (*(f"event={action}" for action in _ACTIONS), *(f"label={label}" for label in labels))
         command = [
-            *("docker", "events", "--format", "{{.ID}} {{.Actor.Attributes.exitCode}}"),
-            *(word for one in (*filters, f"label=com.docker.compose.service={service}") for word in ("--filter", one)),
+            *("docker", "events", "--format", "{{.ID}} {{.Action}} {{.Actor.Attributes.exitCode}}"),
+            *(word for one in filters for word in ("--filter", one)),
         ]
-        with self._ends.open("w") as noted:
+        with self._events.open("w") as noted:
             watcher = subprocess.Popen(command, env=self.environment, stdout=noted)
             try:
                 yield
@@ -140,9 +143,15 @@ class Stack:
                 watcher.terminate()
                 watcher.wait()
 
-    def ends(self) -> list[tuple[str, int]]:
-        """Give the containers whose end was noted, each with its exit status."""
-        return [(line.split()[0], int(line.split()[1])) for line in self._ends.read_text().splitlines()]
+    def events(self) -> list[Event]:
+        """Give what was noted, in the order in which it happened."""
+        # The engine's command line writes a line piece by piece: the last one may not be whole yet.
+        *lines, _ = self._events.read_text().split("\n")
+        found = [line.split(" ", 2) for line in lines]
+        return [
+            Event(container=container, action=action, exit_status=int(status) if action == "die" else None)
+            for container, action, status in found
+        ]
 
 
 def _file_options() -> list[str]:

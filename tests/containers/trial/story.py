@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.containers.trial.fleet import Fleet, exit_statuses, follow
 from tests.containers.trial.ledger import Effect, Evidence, Ledger, judge
 from tests.containers.trial.load import Load, Submission, steady
 from tests.containers.trial.stack import MOST_WORKERS, WORKERS, Stack
@@ -18,7 +18,6 @@ _LATE_JOBS = 35
 _BURST_SECONDS = 20.0
 _GROW_SECONDS = 120.0
 _DRAIN_SECONDS = 300.0
-_WATCH_SECONDS = 0.5
 _HOST_NAME_LENGTH = 12
 
 
@@ -30,10 +29,11 @@ class Story:
     key: str
     killed: list[str] = field(default_factory=list)
 
-    def scale(self) -> tuple[Load, list[int]]:
-        """Hand in all jobs, kill a worker and an API process, wait for the end; gives load and sizes of the fleet."""
+    def scale(self) -> tuple[Load, Fleet]:
+        """Hand in all jobs, kill a worker and an API process, wait for the end; gives the load and the fleet."""
         load = Load(port=self.stack.port, key=self.key, again=True)
-        with self.stack.ends_noted(WORKERS), self._watched_fleet() as sizes:
+        first = self.stack.containers(WORKERS)
+        with self.stack.events_noted(WORKERS):
             burst = threading.Thread(target=load.submit, args=(_burst(),))
             burst.start()
             eventually(lambda: len(load.jobs) > JOBS // 4, _GROW_SECONDS)
@@ -46,8 +46,8 @@ class Story:
             eventually(lambda: self._ended() > len(load.jobs) - 50, _DRAIN_SECONDS)
             load.submit(_late())
             eventually(lambda: self._ended() == len(load.jobs), _DRAIN_SECONDS)
-            eventually(lambda: len(self.stack.containers(WORKERS)) == 1, _DRAIN_SECONDS)
-        return load, sizes
+            eventually(lambda: follow(first, self.stack.events()).sizes[-1] == 1, _DRAIN_SECONDS)
+        return load, follow(first, self.stack.events())
 
     def roll(self) -> Load:
         """Replace everything under a steady load; gives that load."""
@@ -78,14 +78,8 @@ class Story:
         return judge(evidence, {container[:_HOST_NAME_LENGTH] for container in self.killed})
 
     def exit_statuses(self) -> list[int]:
-        """Give how the workers ended but for the kills; a container that was killed may have been started again."""
-        kills, statuses = set(self.killed), []
-        for container, status in self.stack.ends():
-            if container in kills:
-                kills.remove(container)
-            else:
-                statuses.append(status)
-        return statuses
+        """Give how the workers ended but for the kills."""
+        return exit_statuses(self.stack.events(), self.killed)
 
     def _kill(self, service: str) -> None:
         victim = self.stack.containers(service)[-1]
@@ -94,30 +88,6 @@ class Story:
 
     def _ended(self) -> int:
         return int(self.stack.rows("SELECT count(*) FROM finished_jobs")[0][0])
-
-    @contextmanager
-    def _watched_fleet(self) -> Iterator[list[int]]:
-        """Note every change of how many workers there are."""
-        seen: list[int] = []
-        over = threading.Event()
-
-        def note() -> None:
-            if (size := len(self.stack.containers(WORKERS))) not in seen[-1:]:
-                seen.append(size)
-
-        def watch() -> None:
-            while not over.wait(_WATCH_SECONDS):
-                note()
-
-        note()
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
-            yield seen
-        finally:
-            over.set()
-            thread.join()
-            note()
 
 
 def _burst() -> Iterator[Submission]:
