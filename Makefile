@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --no-input
 
 # How many processes run tests, each with servers of its own; with 0 it is the one that is started.
-STREAMS ?= 0
+STREAMS ?= 2
 
 # What tests start hundreds of times is compiled once, whatever the caller's shell says.
 unexport PYTHONDONTWRITEBYTECODE
