@@ -21,7 +21,10 @@ class Purpose(Enum):
 
 
 class CutOff(StoreUnavailable):
-    """The connection went away under a read; a new one may do."""
+    """Nothing happened, since the connection went away under a read or leads to a server that takes no writes.
+
+    A new one may do.
+    """
 
 
 class TryAgain(TaskplatformError):
@@ -36,7 +39,7 @@ _NO_CONNECTION = ("08", "57P")
 _BROKEN = ("58", "XX")
 # Postgres ends a session that says nothing for too long within a transaction, which it undoes first.
 _IDLE = "25P03"
-_NOT_NOW = ("53", "55P03", _CANCELLED, _READ_ONLY, _IDLE)
+_NOT_NOW = ("53", "55P03", _CANCELLED, _IDLE)
 
 
 def refuse_impossible_text(calls: Sequence[Call]) -> None:
@@ -78,6 +81,8 @@ def _meaning(error: psycopg.Error, purpose: Purpose) -> TaskplatformError | None
         return InvalidInput("the search takes too long: narrow it down", code="search_too_slow")
     if code == _STRANGER or code.startswith("40"):
         return ShardMoved(text) if code == _STRANGER else TryAgain(text)
+    if code == _READ_ONLY:
+        return CutOff(f"Postgres takes no writes there: {text}")
     if code.startswith(_NOT_NOW):
         return StoreUnavailable(f"Postgres did not do it: {text}")
     if code.startswith(("22", "23")) or (not code and isinstance(error, psycopg.DataError)):

@@ -20,7 +20,7 @@ from psycopg.rows import TupleRow
 from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.freshness import Watermark
 from taskplatform.shards import own_map
-from taskplatform.store.postgres.failures import Purpose, translated
+from taskplatform.store.postgres.failures import CutOff, Purpose, translated
 from taskplatform.store.postgres.hosts import connect_to_any
 from taskplatform.store.statements import statements
 
@@ -124,11 +124,12 @@ class Pool:
             overdue = asyncio.get_running_loop().call_later(within_seconds, link.cut)
             try:
                 yield link
-            except (StoreUnavailable, OutcomeUnknown):
-                # It may be one to a former primary, which answers but takes no writes any more, or stands still. The
-                # idle ones lead there too.
+            except (StoreUnavailable, OutcomeUnknown) as error:
                 await link.close()
-                await self._close_idle()
+                if isinstance(error, (CutOff, OutcomeUnknown)):
+                    # It may be one to a former primary, which takes no writes any more or stands still: the idle ones
+                    # lead there too.
+                    await self._close_idle()
                 raise
             finally:
                 overdue.cancel()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from psycopg.pq.abc import PGconn
 
+from taskplatform.cancelling import cancel
 from taskplatform.store.postgres.conninfo import complete
 from taskplatform.store.postgres.pool import Link
 
@@ -18,7 +21,7 @@ class RawConnection:
 
         There must be no event loop of asyncio in this thread.
         """
-        self._link = asyncio.run(Link.to(complete(dsn), cluster))
+        self._link = _run(Link.to(complete(dsn), cluster))
 
     @property
     def pgconn(self) -> PGconn:
@@ -28,3 +31,19 @@ class RawConnection:
     def close(self) -> None:
         """Close the connection, whatever state it is in."""
         self._link.pgconn.finish()
+
+
+def _run(connecting: Coroutine[Any, Any, Link]) -> Link:
+    # asyncio.run would wait for the threads that still look up the names of hosts, however long they take.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(_and_nothing_else(connecting))
+    finally:
+        loop.close()
+
+
+async def _and_nothing_else(connecting: Coroutine[Any, Any, Link]) -> Link:
+    try:
+        return await connecting
+    finally:
+        await cancel(*(task for task in asyncio.all_tasks() if task is not asyncio.current_task()))

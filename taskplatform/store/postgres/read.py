@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from uuid import UUID
 
 import msgspec
@@ -18,7 +17,13 @@ from taskplatform.store.contract import JobFilter, LetterFilter, Look
 from taskplatform.store.postgres import rows
 from taskplatform.store.postgres.asking import Asker
 from taskplatform.store.postgres.pool import Pool
-from taskplatform.store.postgres.reading import SEARCH_SECONDS, Question, read_replica, read_replica_that_includes
+from taskplatform.store.postgres.reading import (
+    SEARCH_SECONDS,
+    Question,
+    Reading,
+    read_replica,
+    read_replica_that_includes,
+)
 from taskplatform.store.postgres.replicas import ANSWER_SECONDS, Asking, Replicas
 from taskplatform.store.routing import showable
 from taskplatform.store.statements import Call, array, call
@@ -39,8 +44,12 @@ class Read(Asker):
 
     async def look(self, ids: Sequence[UUID], seen: Position) -> Look:
         """Read jobs from a replica, and from the primary whatever that one may not tell."""
+        asked = call("get_jobs", array(ids))
+        if not self._replicas:
+            found = await self._ask_primary(asked)
+            return Look(jobs=_by_id(found.rows), since=found.since)
         shown: dict[UUID, Job] = {}
-        reading = await self._replicas.read(self._replica_asks(call("get_jobs", array(ids))))
+        reading = await self._replicas.read(self._replica_asks(asked))
         if reading is not None:
             shown = showable(_by_id(reading.rows), reading.since, seen)
             if len(shown) == len(set(ids)):
@@ -49,13 +58,10 @@ class Read(Asker):
         asking = asyncio.create_task(self._ask_primary(call("get_jobs", array(missing))))
         try:
             await asyncio.wait({asking}, timeout=ANSWER_SECONDS)
-            if not asking.done():
-                # A primary that stands still says nothing for long: what has ended is shown without it.
-                with suppress(StoreUnavailable):
-                    return await self._look_without_primary(ids)
+            ended = None if _answered(asking) else await self._look_beside(asking, ids)
+            if ended is not None:
+                return ended
             rest = await asking
-        except StoreUnavailable:
-            return await self._look_without_primary(ids)
         finally:
             await cancel(asking)
         older = reading is not None and not all(job.settled for job in shown.values())
@@ -108,16 +114,31 @@ class Read(Asker):
                 return found.rows
         return (await self._ask_primary(question)).rows
 
-    async def _look_without_primary(self, ids: Sequence[UUID]) -> Look:
-        reading = await self._replicas.read_any(self._replica_asks(call("get_jobs", array(ids))))
-        shown = showable(_by_id(reading.rows), None, LATEST)
-        if len(shown) < len(set(ids)):
-            raise StoreUnavailable("the primary is away, and a replica cannot tell how these jobs stand")
-        return Look(jobs=shown, since=None)
+    async def _look_beside(self, primary: asyncio.Task[Reading], ids: Sequence[UUID]) -> Look | None:
+        """Look at replicas alone; None when the primary answers first, or is all that is left to wait for."""
+        # A primary that stands still says nothing for long: what has ended is shown without it.
+        looking = asyncio.create_task(self._look_without_primary(ids))
+        try:
+            await asyncio.wait({primary, looking}, return_when=asyncio.FIRST_COMPLETED)
+            return None if _answered(primary) else await looking
+        finally:
+            await cancel(looking)
+
+    async def _look_without_primary(self, ids: Sequence[UUID]) -> Look | None:
+        shown: dict[UUID, Job] = {}
+        async for reading in self._replicas.each(self._replica_asks(call("get_jobs", array(ids)))):
+            shown |= showable(_by_id(reading.rows), None, LATEST)
+            if len(shown) == len(set(ids)):
+                return Look(jobs=shown, since=None)
+        return None
 
     def _replica_asks(self, asked: Call) -> Asking:
         watermark = self._pool.watermark or Watermark()
         return lambda link: read_replica(link, asked, watermark)
+
+
+def _answered(asking: asyncio.Task[Reading]) -> bool:
+    return asking.done() and not isinstance(asking.exception(), StoreUnavailable)
 
 
 def _by_id(found: Sequence[rows.Row]) -> dict[UUID, Job]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import psycopg
 
 from taskplatform.errors import InvalidInput, StoreUnavailable, TaskplatformError
-from taskplatform.store.postgres.failures import Purpose, translated
+from taskplatform.store.postgres.failures import CutOff, Purpose, translated
 from taskplatform.store.postgres.pool import Link, Pool
 from taskplatform.store.postgres.reading import Reading
 from taskplatform.store.routing import rest_seconds
@@ -71,16 +71,22 @@ class Replica:
     async def _read(self, ask: Asking, lent: list[Link]) -> Reading:
         async with self._pool.link() as link:
             lent.append(link)
-            with translated(Purpose.READ):
-                return await ask(link)
+            try:
+                with translated(Purpose.READ):
+                    return await ask(link)
+            except CutOff:
+                if lent:
+                    raise
+                # We left: that says nothing of the idle connections.
+                raise StoreUnavailable("no answer in time") from None
 
-    def _leave(self, task: asyncio.Task[Reading], lent: Sequence[Link]) -> None:
+    def _leave(self, task: asyncio.Task[Reading], lent: list[Link]) -> None:
         # A cancelled question would first wait for the server to agree, and a frozen one never does: its connection is
         # cut instead, and the question fails by itself.
         self._late.add(task)
         task.add_done_callback(self._forget)
-        for link in lent:
-            link.cut()
+        while lent:
+            lent.pop().cut()
 
     def _forget(self, task: asyncio.Task[Reading]) -> None:
         self._late.discard(task)
@@ -101,6 +107,10 @@ class Replicas:
         self._replicas = list(replicas)
         self._turn = 0
 
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._replicas)
+
     async def read(self, ask: Asking, seconds: float = ANSWER_SECONDS) -> Reading | None:
         """Ask those worth it one after the other, each for so long at most, until one answers; None when none does."""
         for replica in self._in_turn():
@@ -108,13 +118,12 @@ class Replicas:
                 return reading
         return None
 
-    async def read_any(self, ask: Asking) -> Reading:
-        """Ask one after the other until one answers, those not worth it last of all. Raises StoreUnavailable."""
+    async def each(self, ask: Asking) -> AsyncIterator[Reading]:
+        """Ask one after the other, those not worth it last of all, and give whatever each answers."""
         for replica in sorted(self._in_turn(), key=lambda replica: not replica.rested):
             reading = await replica.read(ask, ANSWER_SECONDS)
             if reading is not None:
-                return reading
-        raise StoreUnavailable("neither the primary nor a replica answers")
+                yield reading
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import psycopg
@@ -9,6 +10,7 @@ from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.job import State
 from taskplatform.servers import Postgres, free_ports
 from taskplatform.store.contract import Accepted, JobFilter
+from taskplatform.store.postgres.asking import writing
 from taskplatform.store.postgres.pool import Link
 from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.store.postgres.store import PostgresStore
@@ -154,7 +156,12 @@ def test_a_host_that_stands_still_keeps_nobody_from_the_one_that_takes_writes(
     dsn = f"postgresql://postgres@{hosts}{real.path}?connect_timeout=600"
 
     new_store(dsn).accepted(a_job())
-    RawConnection(dsn).close()
+    with ThreadPoolExecutor() as apart:
+        made = apart.submit(RawConnection, dsn)
+        try:
+            made.result(60).close()
+        finally:
+            silent.stop()
 
 
 def test_connections_that_are_idle_are_given_up_with_one_that_stands_still(
@@ -192,6 +199,23 @@ def test_a_server_that_takes_no_writes_is_left(store: DrivenStore, server: Postg
         store.vanish()
 
     assert store.rows("SELECT count(*) FROM pg_stat_activity WHERE datname = %s", name) == [(1,)]
+
+
+def test_a_refusal_that_says_nothing_of_the_server_costs_one_connection(store: DrivenStore) -> None:
+    pool = store.services._pool
+
+    async def idle() -> tuple[int, int]:
+        async with pool.link(), pool.link():
+            pass
+        before = len(pool._idle)
+        with pytest.raises(StoreUnavailable, match="did not do it"):
+            async with pool.link() as link, writing(link):
+                raise psycopg.errors.LockNotAvailable("canceling statement due to lock timeout")
+        return before, len(pool._idle)
+
+    before, after = store.wait(idle())
+
+    assert after == before - 1
 
 
 def test_who_finds_every_connection_busy_is_told(database: str, store: DrivenStore) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from taskplatform.errors import SettingsError, StoreUnavailable
@@ -18,9 +19,6 @@ from tests.fixtures.proxy import NewProxy, Proxy
 from tests.fixtures.replica import Standby
 from tests.fixtures.store import TENANT, DrivenStore, NewStore, a_job, death, retry, success
 from tests.fixtures.waiting import eventually
-
-_SOON_SECONDS = 10.0
-"""Long before a primary that stands still is given up."""
 
 
 @pytest.fixture
@@ -155,15 +153,23 @@ def test_ended_jobs_are_shown_at_once_while_the_primary_and_most_replicas_are_no
     writer.end(success(writer.running(job), result="7"))
     standby.catch_up()
     gone, behind = f"postgresql://127.0.0.1:{free_ports(1)[0]}/x", standby.dsn(empty_database)
-    dsn = database.replace(f":{urlsplit(database).port}", f":{primary.port}")
+    dsn = database.replace(f":{urlsplit(database).port}", f":{primary.port}") + "?connect_timeout=600"
     store = new_store(dsn, replicas=[gone, behind, standby.dsn(database)])
-    store.job(job.id)
+    with psycopg.connect(database) as other:
+        other.execute("LOCK TABLE jobs")
+        reading = [store.begin(store.services.get([job.id])) for _ in range(4)]
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        eventually(lambda: writer.rows(waiting) == [(4,)], within_seconds=30)
+    for one in reading:
+        one.result(60)
 
     primary.hang()
 
-    # Each of them is asked first once.
+    # Each of them is asked first once, and each time there is an idle connection to the primary.
     for _ in range(3):
-        found = store.begin(store.services.look([job.id], LATEST)).result(_SOON_SECONDS)
+        found = store.wait(store.services.look([job.id], LATEST))
         assert found.jobs[job.id].result == "7"
 
 
