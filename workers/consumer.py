@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from celery.exceptions import WorkerShutdown
+from celery.utils import threads
 from celery.worker import loops
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
@@ -22,8 +23,9 @@ from workers.held import Tag
 from workers.mail import Mail
 from workers.parent import Parent, Receipts
 
-# The stubs do not know it.
+# The stubs do not know them.
 _Blueprint: Any = Consumer.Blueprint
+_threads: Any = threads
 
 _PASS_SECONDS = 0.05
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
@@ -238,8 +240,16 @@ class HotConsumer(Consumer):
         return done()
 
     def _take_no_more(self) -> None:
+        consumer = self.task_consumer
         try:
-            self.task_consumer.cancel()
+            if self.connection.transport.driver_type != "amqp":
+                consumer.cancel()
+                return
+            # Consumer.cancel() waits for the broker to agree, and one that stands still never does.
+            for tag in consumer._active_tags.values():
+                consumer.channel.basic_cancel(tag, nowait=True)
+            # Celery would cancel them once more.
+            consumer._active_tags.clear()
         except self.connection_errors + self.channel_errors:
             self.parent.channel_lost()
 
@@ -266,6 +276,8 @@ class HotConsumer(Consumer):
         # One more pass for acknowledgements that follow the last commit.
         self._turn_until(lambda: False, _PASS_SECONDS)
         parent.close()
+        # What Celery says last waits for an answer, and would for ever where the broker stands still.
+        _threads.bound_open_broker_sockets(self.connection, _LAST_WORDS_SECONDS)
         _log.info("drained")
 
 

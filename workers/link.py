@@ -135,9 +135,10 @@ class Link:
     def _connect_in_thread(self) -> None:
         try:
             self._fresh = self._connect()
-        except TaskplatformError as error:
+        except (TaskplatformError, OSError, RuntimeError) as error:
             _log.warning("Postgres cannot be reached, will try again", error=str(error))
-        self._loop.call_soon(self._connected)
+        finally:
+            self._loop.call_soon(self._connected)
 
     def _connected(self) -> None:
         connection, self._fresh, self._connecting = self._fresh, None, False

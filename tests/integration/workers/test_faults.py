@@ -154,15 +154,19 @@ def lease_until(bench: Bench) -> datetime:
     return found
 
 
+@pytest.mark.parametrize("harm", ["kill", "freeze"])
 def test_a_worker_that_is_told_to_stop_while_the_broker_is_away_ends_what_it_runs(
-    fragile_bench: tuple[Bench, RabbitMQ],
+    fragile_bench: tuple[Bench, RabbitMQ], harm: str
 ) -> None:
     bench, rabbitmq = fragile_bench
     worker = bench.worker(worker_processes=1)
     running = bench.submit("nap", 3)
     eventually(lambda: bench.job(running)["state"] == "running", within_seconds=20)
-    rabbitmq.kill()
-    eventually(lambda: "the broker cannot be reached" in worker.log_tail(), within_seconds=20)
+    if harm == "freeze":
+        rabbitmq.process.freeze()
+    else:
+        rabbitmq.kill()
+        eventually(lambda: "the broker cannot be reached" in worker.log_tail(), within_seconds=20)
 
     os.kill(worker.pid, signal.SIGTERM)
 
