@@ -8,6 +8,7 @@ from tempfile import mkdtemp
 
 import psycopg
 
+from taskplatform.servers.errors import ServerError
 from tests.faults.evidence import backlog
 from tests.faults.load import Load, begin_load
 from tests.faults.run import SETTINGS
@@ -20,13 +21,17 @@ from tests.native.stack import Programs
 _JOBS = 6000
 _CALLERS = 48
 _KEYLESS_SHARE = 0.5
+_LOAD_SECONDS = 240.0
 _DRAIN_SECONDS = 120.0
 _FROM, _TO = 0.1, 0.8
 """The part of the jobs that counts: at first connections are made, and in the end a few wait for their retries."""
 
 
 def capacity(servers: HaServers, seed: int) -> float:
-    """Hand in the campaign's mix of jobs as fast as it is taken, and give how many end a second."""
+    """Hand in the campaign's mix of jobs as fast as it is taken, and give how many end a second.
+
+    Raises ServerError when not all of them were handed in and ended.
+    """
     folder = Path(mkdtemp(prefix="capacity-", dir=servers.folder))
     effects = folder / "effects"
     effects.mkdir()
@@ -41,11 +46,18 @@ def capacity(servers: HaServers, seed: int) -> float:
             connections=_CALLERS,
             keyless_share=_KEYLESS_SHARE,
         )
-        begin_load(load).wait()
+        loading = begin_load(load)
+        try:
+            status = loading.wait(_LOAD_SECONDS)
+        finally:
+            loading.kill()
+            loading.wait()
         dsn = stack.home.database_url
         eventually(lambda: backlog(dsn, stack.messages).empty, within_seconds=_DRAIN_SECONDS)
         with psycopg.connect(dsn) as connection:
             found = connection.execute("SELECT date_part('epoch', ended_at) FROM finished_jobs ORDER BY 1").fetchall()
+    if status != 0 or len(found) < _JOBS:
+        raise ServerError(f"the load ended with status {status}, and {len(found)} of its {_JOBS} jobs have ended")
     return steady_rate([ended for (ended,) in found])
 
 

@@ -192,7 +192,7 @@ class HaRun:
     def _neighbours(self, evidence: Evidence) -> float | None:
         if len(self.dsns) == 1:
             return None
-        ((fault, struck, _),) = self._struck
+        fault, struck, _ = next(each for each in self._struck if each[0].sharded)
         return neighbours_share(evidence.exchanges, struck, struck + fault.heal_after_seconds)
 
     def _felt(self, evidence: Evidence, reader: Reader) -> dict[str, Gaps]:
@@ -225,6 +225,6 @@ def run(servers: HaServers, faults: Sequence[Fault], seed: int, pace: Pace, tell
         if any(fault.sharded for fault in faults):
             second = cleanup.enter_context(started(servers.second_postgres))
             dsns.append(second.create_database(stack.home.name))
-            wanted["database_cluster_urls"] = dsns[1]
+            stack.wanted = {**wanted, "database_cluster_urls": dsns[1]}
         cleanup.enter_context(stack)
         return HaRun(servers, dsns, stack, folder, pace, seed, tell).execute(faults)
