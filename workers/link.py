@@ -20,6 +20,8 @@ from workers.loop import Loop
 _PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0)
 _ANSWER_WITHIN_SECONDS = 15.0
 _OF_THE_DATA = ("22", "23")
+_CHECK = "23514"
+_UNDONE = "40001"
 NOT_AT_HOME = "TP001"
 """What the fence of a cluster answers; see `refuse_strangers` in the migrations."""
 # Where Postgres warns that it has committed, but waits for no standby any longer. Warnings of its class have no code of
@@ -263,6 +265,9 @@ class Link:
                 pass
             case _:
                 code = (result.error_field(DiagnosticField.SQLSTATE) or b"").decode()
+                if code == _CHECK and result.error_field(DiagnosticField.CONSTRAINT_NAME) is None:
+                    # A partition came between the choice of one and the write; the next try finds it.
+                    code = _UNDONE
                 self._trouble = code, result.get_error_message()
 
     def _noticed(self, notice: PGresult) -> None:

@@ -14,6 +14,7 @@ from taskplatform.servers import Postgres, free_ports
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.partitions import PARTITIONED
 from taskplatform.store.schema import metadata
+from tests.fixtures.waiting import eventually
 
 
 def _is_ours(item: SchemaItem, name: str | None, kind: str, reflected: bool, compare_to: SchemaItem | None) -> bool:
@@ -86,15 +87,17 @@ def test_ended_jobs_are_where_they_were_when_the_default_partition_is_split(post
         assert indexes == (0,)
 
 
-@pytest.mark.parametrize("built", ["CONCURRENTLY finished_jobs_undated_unsuccessful ON finished_jobs_undated", ""])
-def test_an_index_of_many_partitions_is_built_on_after_it_was_cut_short(postgres: Postgres, built: str) -> None:
-    dsn = postgres.create_database(f"cut_short_{len(built)}")
+@pytest.mark.parametrize("valid", [True, False])
+def test_an_index_of_many_partitions_is_built_on_after_it_was_cut_short(postgres: Postgres, valid: bool) -> None:
+    dsn = postgres.create_database(f"cut_short_{valid}".lower())
     migrate(dsn, revision="0010")
     with psycopg.connect(dsn, autocommit=True) as connection:
         parts = "(tenant, id) WHERE state <> 'succeeded'"
         connection.execute(f"CREATE INDEX finished_jobs_unsuccessful ON ONLY finished_jobs {parts}".encode())
-        if built:
-            connection.execute(f"CREATE INDEX {built} {parts}".encode())
+        connection.execute(f"CREATE INDEX finished_jobs_undated_unsuccessful ON finished_jobs_undated {parts}".encode())
+        oid = "SELECT 'finished_jobs_undated_unsuccessful'::regclass::oid"
+        built = connection.execute(oid).fetchone()
+        connection.execute("UPDATE pg_index SET indisvalid = %s WHERE indexrelid = %s", (valid, *(built or ())))
 
         migrate(dsn)
 
@@ -102,8 +105,29 @@ def test_an_index_of_many_partitions_is_built_on_after_it_was_cut_short(postgres
         connection.execute("SET enable_seqscan = off")
         plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {lists}".encode()))
         invalid = connection.execute("SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid").fetchall()
+        assert (connection.execute(oid).fetchone() == built) is valid
         assert invalid == []
         assert plan.count("_unsuccessful on finished_jobs_") == plan.count(" on finished_jobs_") == 6
+
+
+def test_a_day_that_is_dropped_meanwhile_needs_no_index(postgres: Postgres) -> None:
+    dsn = postgres.create_database("dropped_meanwhile")
+    migrate(dsn, revision="0010")
+    builds = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with ThreadPoolExecutor(1) as threads, psycopg.connect(dsn, autocommit=True) as other:
+        with psycopg.connect(dsn) as older:
+            older.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            older.execute("SELECT")
+            migrating = threads.submit(migrate, dsn)
+            eventually(lambda: other.execute(builds).fetchone() is not None, within_seconds=30)
+            last = other.execute(
+                "SELECT max(relname) FROM pg_class WHERE relname ~ '^finished_jobs_[0-9]+$'"
+            ).fetchone()
+            other.execute(f"DROP TABLE {(last or ('',))[0]}".encode())
+
+        migrating.result()
+
+        assert other.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
 
 
 def test_migrating_without_a_server_says_that_it_cannot_be_reached() -> None:

@@ -34,6 +34,7 @@ class TryAgain(TaskplatformError):
 _STRANGER = "TP001"
 _READ_ONLY = "25006"
 _CANCELLED = "57014"
+_CHECK = "23514"
 _NO_CONNECTION = ("08", "57P")
 # A disk that fails, and what Postgres cannot explain itself: it may be done all the same.
 _BROKEN = ("58", "XX")
@@ -58,9 +59,9 @@ def refuse_impossible_text(calls: Sequence[Call]) -> None:
 def translated(purpose: Purpose) -> Iterator[None]:
     """Turn psycopg's errors into the store's.
 
-    Raises InvalidInput for values that Postgres refuses and for a search that took too long, TryAgain for a deadlock,
-    StoreUnavailable when nothing happened, and OutcomeUnknown when the connection went away or Postgres failed inside
-    under a write.
+    Raises InvalidInput for values that Postgres refuses and for a search that took too long, TryAgain for a deadlock
+    and for a partition that came meanwhile, StoreUnavailable when nothing happened, and OutcomeUnknown when the
+    connection went away or Postgres failed inside under a write.
     Whatever else Postgres says is a fault of ours and passes.
     """
     try:
@@ -85,6 +86,9 @@ def _meaning(error: psycopg.Error, purpose: Purpose) -> TaskplatformError | None
         return CutOff(f"Postgres takes no writes there: {text}")
     if code.startswith(_NOT_NOW):
         return StoreUnavailable(f"Postgres did not do it: {text}")
+    if code == _CHECK and error.diag.constraint_name is None:
+        # A partition came between the choice of one and the write; the next try finds it.
+        return TryAgain(text)
     if code.startswith(("22", "23")) or (not code and isinstance(error, psycopg.DataError)):
         return InvalidInput(f"Postgres refuses a value: {text}")
     if purpose is Purpose.CONNECT:

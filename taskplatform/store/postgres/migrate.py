@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import psycopg
 from alembic import command
 from alembic.config import Config
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import DeadlockDetected, LockNotAvailable, UndefinedObject, UndefinedTable
 from sqlalchemy import create_engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 from taskplatform.errors import StoreUnavailable
@@ -22,6 +22,8 @@ from taskplatform.store.postgres.partitions import add_calls
 
 _LOCK = 0x7461736B706C6174
 _PAUSE_SECONDS = 0.1
+# Somebody holds a table, or retention has dropped the day that was next.
+_PASSING = (LockNotAvailable, DeadlockDetected, UndefinedTable, UndefinedObject)
 LOCK_SECONDS = 1
 """How long a revision may wait for a table, and with it everybody who comes after it."""
 PATIENCE_SECONDS = 300.0
@@ -56,8 +58,8 @@ def _upgraded(conninfo: str, revision: str) -> bool:
             config.set_main_option("script_location", "taskplatform.store:migrations")
             command.upgrade(config, revision)
             connection.commit()
-    except OperationalError as error:
-        if isinstance(error.orig, LockNotAvailable | DeadlockDetected):
+    except (OperationalError, ProgrammingError) as error:
+        if isinstance(error.orig, _PASSING):
             return False
         raise
     return True

@@ -98,17 +98,24 @@ def test_a_day_of_which_the_default_partition_holds_a_lot_is_skipped(store: Driv
 def test_whoever_ends_a_job_does_not_wait_for_a_partition_that_is_added(store: DrivenStore, database: str) -> None:
     day = drop_last_day(store)
     running = store.running(a_job())
+    of_day = store.running(a_job(id=new_job_id(Locator(region=0, shard=0), milliseconds=milliseconds(day) + 5)))
+    waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     with psycopg.connect(database) as adding, ThreadPoolExecutor(1) as threads:
         for made in add_calls(TODAY):
             psycopg.RawCursor(adding).execute(made.sql.encode(), made.parameters)
         ending = threads.submit(store.end, success(running))
         try:
             eventually(ending.done, within_seconds=30)
+            # This one has chosen the default partition when its own comes.
+            moved = threads.submit(store.end, success(of_day))
+            eventually(lambda: store.rows(waits) == [(1,)], within_seconds=30)
         finally:
-            adding.rollback()
+            adding.commit()
 
     assert ending.result() == {running.id}
-    assert f"finished_jobs_{day:%Y%m%d}" not in partitions(store)
+    assert moved.result() == {of_day.id}
+    places = "SELECT tableoid::regclass::text FROM finished_jobs WHERE id = %s AND state = 'succeeded'"
+    assert store.rows(places, of_day.id) == [(f"finished_jobs_{day:%Y%m%d}",)]
 
 
 def test_ids_without_a_time_do_not_lie_where_days_are_made(store: DrivenStore) -> None:
