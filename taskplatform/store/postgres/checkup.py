@@ -84,7 +84,7 @@ def look_inside(dsn: str) -> Contents:
             outbox_seconds=outbox,
             ending_keys=[(name, seconds) for name, seconds in _rows(link, "ending_keys")],
             living_keys=_rows(link, "living_keys")[0][0],
-            archiving=_rows(link, "has_an_archive")[0][0],
+            archiving=_rows(link, "is_archiving")[0][0],
         )
 
 

@@ -52,6 +52,10 @@ class _Round:
     archive: Archive | None
     done: Counter[str]
 
+    @property
+    def is_over(self) -> bool:
+        return datetime.now(UTC) - self.now > _ROUND
+
 
 @dataclass(frozen=True, slots=True)
 class _Sweep:
@@ -65,7 +69,7 @@ class Upkeep(Asker):
     """The upkeep that UpkeepStore promises."""
 
     async def prune(self, policy: Policy, limit: int, archive: Archive | None = None) -> Pruned:
-        """Add partitions, and forget old rows: at most `limit` of each kind, and of each day."""
+        """Add partitions, and forget old rows: of each day, and in each transaction, at most `limit` of a kind."""
         now = datetime.now(UTC)
         this = _Round(policy=policy, limit=limit, now=now, archive=archive, done=Counter())
         for made in add_calls(now.date()):
@@ -77,28 +81,29 @@ class Upkeep(Asker):
         await self._forget_letters(this)
         # Their jobs were forgotten by older code, or in other partitions.
         await self._forget(this, "attempts", call("forget_strays", str(now - policy.shortest), str(limit)))
-        more = more or any(count >= limit for count in this.done.values())
-        return Pruned(counts=this.done, more=more and not trouble, trouble=trouble)
+        return Pruned(counts=this.done, more=(more or this.is_over) and not trouble, trouble=trouble)
 
     async def _tend_all(self, this: _Round) -> tuple[bool, str]:
         more = False
         if this.archive is not None:
             await self._write(call("note_archive"))
-        elif await self._read(call("is_archiving")):
-            return False, NO_ARCHIVE_HERE
-        for part in await self._due(this):
-            if datetime.now(UTC) - this.now > _ROUND:
-                return True, ""
-            try:
+        try:
+            await _heed_others(self._read, this)
+            for part in await self._due(this):
+                if this.is_over:
+                    break
                 more = await self._tend(this, part) or more
-            except ArchiveUnavailable as error:
-                # Whatever else is to be archived would have to wait as long for the same answer.
-                return False, str(error)
+        except ArchiveUnavailable as error:
+            # Whatever else is to be archived would have to wait as long for the same answer.
+            return False, str(error)
         return more, ""
 
     async def _forget(self, this: _Round, kind: str, forget: Call) -> None:
-        (forgotten,) = await self._write(forget)
-        this.done[kind] += len(forgotten)
+        more = True
+        while more:
+            (forgotten,) = await self._write(forget)
+            this.done[kind] += len(forgotten)
+            more = len(forgotten) >= this.limit and not this.is_over
 
     async def _forget_letters(self, this: _Round) -> None:
         groups = _groups(await self._read(call("survey_letters", str(this.now - this.policy.shortest))))
@@ -154,6 +159,7 @@ class Upkeep(Asker):
         await ask(call("leave_part", _part(day), policy, str(until), due, *_columns_of(behind)))
 
     async def _drop(self, ask: Ask, this: _Round, day: Day, due: tuple[Cutoff, ...]) -> bool:
+        await _heed_others(ask, this)
         ((answer,),) = await ask(call("drop_day", day.name, *day.bounds, *_columns(due), str(FOLD_ROWS)))
         if answer == "wanted":
             sweep = _Sweep(due, this.policy.fingerprint, 0)
@@ -165,6 +171,7 @@ class Upkeep(Asker):
         return bool(answer == "watched")
 
     async def _sweep(self, ask: Ask, this: _Round, day: Day | None, sweep: _Sweep) -> bool:
+        await _heed_others(ask, this)
         past: list[Row] = await ask(_past(day, sweep, this.limit))
         looked_at: Sequence[Row] = past
         taken = past
@@ -181,6 +188,12 @@ class Upkeep(Asker):
         await self._leave(ask, sweep.policy, day, this.now + SLACK, left)
         # Whose sweep it was is kept: to another policy the same partition is still to be looked into.
         return more or sweep.policy != this.policy.fingerprint
+
+
+async def _heed_others(ask: Ask, this: _Round) -> None:
+    # Others may have begun to archive while this round goes on.
+    if this.archive is None and await ask(call("is_archiving")) == [(True,)]:
+        raise ArchiveUnavailable(NO_ARCHIVE_HERE)
 
 
 async def _archived(ask: Ask, batch: ArchiveBatch, past: Sequence[Row]) -> tuple[Sequence[Row], list[Row]]:

@@ -29,10 +29,6 @@ WHERE j.queued_at > '-infinity' AND j.state = 'running' AND j.started_at < now()
 SELECT greatest(coalesce(extract(epoch FROM now() - (SELECT min(due_at) FROM jobs WHERE due_at IS NOT NULL)), 0), 0)::float8,
     coalesce(extract(epoch FROM now() - (SELECT min(created_at) FROM outbox)), 0)::float8
 
--- name: has_an_archive
--- Do ended jobs go into an archive?
-SELECT EXISTS (SELECT FROM archiving)
-
 -- name: ending_keys
 -- Keys that are in use and expire within a week, or have expired: their names, and the seconds they have left.
 SELECT coalesce(nullif(name, ''), id), extract(epoch FROM expires_at - now())::float8 FROM api_keys

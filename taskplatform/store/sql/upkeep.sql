@@ -29,8 +29,8 @@ UPDATE retention_parts SET policy = $2, look_at = $3::timestamptz, cutoffs = $4,
 INSERT INTO archiving DEFAULT VALUES ON CONFLICT DO NOTHING
 
 -- name: is_archiving
--- A row if they do.
-SELECT since FROM archiving
+-- Do they?
+SELECT EXISTS (SELECT FROM archiving)
 
 -- name: end_archiving
 -- From now on they need not.

@@ -272,16 +272,38 @@ def test_whoever_has_no_archive_forgets_nothing_that_others_archive(store: Drive
     prune(store, archive.of())
     add_day(store, LONG_AGO)
     ids = add_ended(store, LONG_AGO, 5) + add_ended(store, LONG_AGO - timedelta(days=1), 5)
-    store.accept(a_job(key="old", fingerprint="f"))
+    store.accept(*(a_job(key=f"old-{number}", fingerprint="f") for number in range(5)))
     store.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 second'")
+
+    pruned = prune(store, None, limit=2)
+
+    assert "TASKPLATFORM_ARCHIVE_URL is not set here" in pruned.trouble
+    assert pruned.counts == {"keys": 5}
+    assert ended_ids(store) == attempted_ids(store) == set(ids)
+    assert prune(store, archive.of()).trouble == ""
+    assert archive.ids() == sorted(ids)
+
+
+def test_whoever_has_no_archive_stops_forgetting_when_others_begin_to_archive(store: DrivenStore) -> None:
+    days = [LONG_AGO, LONG_AGO + timedelta(days=1)]
+    for day in days:
+        add_day(store, day)
+    _, kept = (add_ended(store, day, 5) for day in days)
+    store.rows(
+        "CREATE FUNCTION begin_to_archive() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO archiving DEFAULT VALUES; RETURN OLD; END $$"
+    )
+    # The first day that is dropped is the moment.
+    store.rows(
+        "CREATE TRIGGER begin_to_archive BEFORE DELETE ON retention_parts FOR EACH ROW"
+        " EXECUTE FUNCTION begin_to_archive()"
+    )
 
     pruned = prune(store, None)
 
     assert "TASKPLATFORM_ARCHIVE_URL is not set here" in pruned.trouble
-    assert pruned.counts == {"keys": 1}
-    assert ended_ids(store) == attempted_ids(store) == set(ids)
-    assert prune(store, archive.of()).trouble == ""
-    assert archive.ids() == sorted(ids)
+    assert pruned.counts == {"partitions_dropped": 2}
+    assert ended_ids(store) == set(kept)
 
 
 def test_an_archive_that_is_said_to_be_off_holds_nobody_up(
