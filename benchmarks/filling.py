@@ -17,10 +17,13 @@ from benchmarks.costs import Costs
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
+from tests.fixtures.waiting import eventually
 from tests.native.servers import Servers, private_servers
 
 FACTORS = (50, 70, 85, 100)
 _SHOWN = ("accept_ms_per_1000", "claim_finish_ms_per_1000")
+# A session counts for others when it has ended.
+_OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 _UPDATES = "SELECT n_tup_upd, n_tup_hot_upd, pg_relation_size(relid) FROM pg_stat_user_tables WHERE relname = 'jobs'"
 
 
@@ -75,7 +78,8 @@ async def _costs(url: str, jobs: int) -> dict[str, float]:
 
 
 def _updates(url: str) -> tuple[int, int, int]:
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(url, autocommit=True) as connection:
+        eventually(lambda: connection.execute(_OTHERS).fetchone() == (0,))
         ((updates, hot, size),) = connection.execute(_UPDATES).fetchall()
     return updates, hot, size
 

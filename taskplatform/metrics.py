@@ -112,10 +112,10 @@ _DISPATCHER = {
     "tp_archive_objects_total": _counter((Part.DISPATCHER,), "Objects written to the archive, manifests not counted."),
     "tp_archive_bytes_total": _counter((Part.DISPATCHER,), "Bytes of these objects, compressed."),
     "tp_archive_failures_total": _counter(
-        (Part.DISPATCHER,), "Rounds in which the archive did not take what it had to."
+        (Part.DISPATCHER,), "Rounds in which jobs past their time were kept for want of the archive."
     ),
     "tp_archive_failing_seconds": _gauge(
-        (Part.DISPATCHER,), "How long the archive has been failing, 0 if it is not.", "role"
+        (Part.DISPATCHER,), "How long jobs past their time have been kept for want of the archive, 0 if none.", "role"
     ),
     "tp_jobs_expired_total": _counter((Part.DISPATCHER,), "Jobs whose deadline passed before they started."),
 }

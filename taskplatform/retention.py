@@ -19,8 +19,8 @@ ARCHIVE_RETRY_SECONDS = 60.0
 class Retention(Role):
     """Prunes at the start and every hour; pruning twice, or by several at once, does no harm.
 
-    An archive that takes nothing stops no more than the forgetting of what it has to take, and is tried again after a
-    minute.
+    An archive that takes nothing, or is not known here, stops no more than the forgetting of what it has to take, and
+    is tried again after a minute.
     """
 
     name: ClassVar[str] = "retention"
@@ -43,7 +43,7 @@ class Retention(Role):
         return pruned.more
 
     async def rest(self) -> None:
-        """Wait for an hour, or for a minute while the archive takes nothing."""
+        """Wait for an hour, or for a minute while something is in the way of the archive."""
         await asyncio.sleep(ARCHIVE_RETRY_SECONDS if self._archive_trouble else self.pause_seconds)
 
     def _note_archive(self, trouble: str) -> None:
@@ -55,7 +55,7 @@ class Retention(Role):
         if trouble and trouble != self._archive_trouble:
             self._log.warning("Nothing is forgotten that the archive has to take first", trouble=trouble)
         elif self._archive_trouble and not trouble:
-            self._log.info("The archive works again")
+            self._log.info("What the archive held up is forgotten again")
         self._archive_trouble = trouble
         failing = self._failing_since
         self.metrics.archive_failing_seconds.labels(role=self.title).set(

@@ -13,7 +13,7 @@ from taskplatform.keeping import Policy
 class Pruned:
     """How much was made, dropped or forgotten, by kind; `more` says that another round has something to do.
 
-    `trouble` is why the archive took nothing, "" if it did or had not to.
+    `trouble` is why jobs that are past their time could not be forgotten, "" if nothing was in the way.
     """
 
     counts: Mapping[str, int]

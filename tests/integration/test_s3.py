@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import pytest
@@ -44,7 +43,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         try:
             with urlopen(Request(f"http://127.0.0.1:{port}/jobs", method="PUT"), timeout=5) as answer:
                 return bool(answer.status == 200)
-        except URLError:
+        except OSError:
             return False
 
     try:

@@ -80,10 +80,10 @@ def test_ended_jobs_are_where_they_were_when_the_default_partition_is_split(post
         migrate(dsn)
 
         after = [connection.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in PARTITIONED]
-        rest = connection.execute("SELECT id FROM finished_jobs_rest UNION ALL SELECT job_id FROM attempts_rest")
+        stray = connection.execute("SELECT id FROM finished_jobs_stray UNION ALL SELECT job_id FROM attempts_stray")
         indexes = connection.execute("SELECT count(*) FILTER (WHERE NOT indisvalid) FROM pg_index").fetchone()
         assert after == before
-        assert rest.fetchall() == [(ids[0],)] * 2
+        assert stray.fetchall() == [(ids[0],)] * 2
         assert indexes == (0,)
 
 

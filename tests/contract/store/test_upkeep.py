@@ -125,7 +125,7 @@ def test_ids_without_a_time_do_not_lie_where_days_are_made(store: DrivenStore) -
 
     for table, key in PARTITIONED.items():
         places = dict(store.rows(f"SELECT {key}, tableoid::regclass::text FROM {table}"))
-        assert places == {early: f"{table}_rest", late: f"{table}_undated"}
+        assert places == {early: f"{table}_stray", late: f"{table}_undated"}
 
 
 def test_partitions_past_retention_are_dropped(store: DrivenStore) -> None:

@@ -21,7 +21,7 @@ BEGIN
         END LOOP;
         EXECUTE format('ALTER TABLE %I RENAME TO %I', old, new);
         EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT PARTITION BY RANGE (%I)', old, parent, key);
-        EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', parent || '_rest', old);
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I DEFAULT', parent || '_stray', old);
         EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I < %L RETURNING *) INSERT INTO %I SELECT * FROM moved', new, key, undated, old);
         EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (%I >= %L)', new, new || '_check', key, undated);
         EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (MAXVALUE)', old, new, undated);
@@ -32,12 +32,13 @@ END $$;
 -- Make a partition for ids from `lower` on and below `upper`; `key` is the first column of the parent's key. What the default partition
 -- holds of them moves into it. Answers 'added', 'present', 'occupied' when that is more than 10,000 rows, and 'busy' when somebody reads or
 -- writes there for too long. Whoever writes to other partitions goes on meanwhile, as the parent is not locked against that; whoever
--- needs the default one, as every search by id does, waits while it is looked through.
+-- needs the default one, as every search by id does, waits while it is looked through. It waits for each lock for less time than a deadlock
+-- takes to be noticed, so that it steps back and nobody who writes is undone.
 CREATE OR REPLACE FUNCTION add_partition(parent text, key text, suffix text, lower uuid, upper uuid) RETURNS text
-LANGUAGE plpgsql SET lock_timeout = '1s' AS $$
+LANGUAGE plpgsql SET lock_timeout = '200ms' AS $$
 DECLARE
     most CONSTANT integer := 10000;
-    rest text := parent || '_default';
+    fallback text := parent || '_default';
     made text := parent || '_' || suffix;
     occupied boolean;
 BEGIN
@@ -45,15 +46,15 @@ BEGIN
     IF to_regclass(format('%I', made)) IS NOT NULL THEN
         RETURN 'present';
     END IF;
-    EXECUTE format('SELECT count(*) > $3 FROM (SELECT FROM %I WHERE %I >= $1 AND %I < $2 LIMIT $3 + 1) AS found', rest, key, key)
+    EXECUTE format('SELECT count(*) > $3 FROM (SELECT FROM %I WHERE %I >= $1 AND %I < $2 LIMIT $3 + 1) AS found', fallback, key, key)
         INTO occupied USING lower, upper, most;
     IF occupied THEN
         RETURN 'occupied';
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', made, parent);
     EXECUTE format('LOCK TABLE ONLY %I IN SHARE UPDATE EXCLUSIVE MODE', parent);
-    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', rest);
-    EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= $1 AND %I < $2 RETURNING *) INSERT INTO %I SELECT * FROM moved', rest, key, key, made)
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', fallback);
+    EXECUTE format('WITH moved AS (DELETE FROM %I WHERE %I >= $1 AND %I < $2 RETURNING *) INSERT INTO %I SELECT * FROM moved', fallback, key, key, made)
         USING lower, upper;
     EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, made, lower, upper);
     RETURN 'added';
