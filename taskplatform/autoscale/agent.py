@@ -198,11 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._do(lambda service, _: {"id": self.agent.start(service)}, to_stop=False)
 
     def _stop(self, service: str, container: str) -> Any:
-        body = self._body()
-        grace = body.get("grace_seconds") if isinstance(body, dict) else None
-        if not isinstance(grace, int | float) or not 0 <= grace <= _LONGEST_GRACE_SECONDS:
-            raise InvalidInput("grace_seconds is a number from 0 to a day")
-        self.agent.stop(service, container, grace)
+        self.agent.stop(service, container, self._grace())
         return {"id": container}
 
     def _do(self, verb: Callable[[str, str], Any], *, to_stop: bool) -> None:
@@ -229,11 +225,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.OK, {"status": "ok"})
 
-    def _body(self) -> Any:
+    def _grace(self) -> float:
         length = int(self.headers.get("Content-Length") or 0)
         if not 0 <= length <= _BODY_BYTES:
             raise InvalidInput("the body is too large")
-        return json.loads(self.rfile.read(length)) if length else None
+        try:
+            body = json.loads(self.rfile.read(length))
+        except (ValueError, RecursionError):
+            body = None
+        grace = body.get("grace_seconds") if isinstance(body, dict) else None
+        if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace <= _LONGEST_GRACE_SECONDS:
+            raise InvalidInput("grace_seconds is a number from 0 to a day")
+        return grace
 
     def _answer(self, status: HTTPStatus, body: Any) -> None:
         text = json.dumps(body).encode()
@@ -244,7 +247,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(text)
 
     def log_message(self, *args: object) -> None:
-        _log.debug("a request was answered", path=self.path)
+        # What is no HTTP has no path.
+        _log.debug("a request was answered", path=getattr(self, "path", None))
 
 
 def _began(container: Any) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, time
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -15,6 +16,8 @@ from taskplatform.errors import SettingsError
 from taskplatform.settings import Settings, read_toml
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MOST_WORKERS = 1000
+_LEAST_TARGET_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +129,8 @@ def _floor(pool: str, table: Mapping[str, Any]) -> Floor:
         return Floor(
             workers=asked.workers,
             days=_days(asked.days),
-            start=time.fromisoformat(asked.start),
-            end=time.max if asked.end == "24:00" else time.fromisoformat(asked.end),
+            start=_time(asked.start),
+            end=time.max if asked.end == "24:00" else _time(asked.end),
             zone=ZoneInfo(asked.zone),
         )
     except (ValueError, OSError, KeyError) as error:
@@ -136,11 +139,18 @@ def _floor(pool: str, table: Mapping[str, Any]) -> Floor:
 
 
 class _Floor(msgspec.Struct, forbid_unknown_fields=True):
-    workers: int
+    workers: Annotated[int, msgspec.Meta(ge=0, le=_MOST_WORKERS)]
     days: str = "mon-sun"
     start: str = "00:00"
     end: str = "24:00"
     zone: str = "UTC"
+
+
+def _time(text: str) -> time:
+    found = time.fromisoformat(text)
+    if found.tzinfo is not None:
+        raise ValueError(f"{text!r} has an offset: a floor has a zone")
+    return found
 
 
 def _days(text: str) -> frozenset[int]:
@@ -156,13 +166,18 @@ def _days(text: str) -> frozenset[int]:
 
 def _checked(pool: str, plan: Plan) -> Plan:
     rules = plan.rules
+    times = (rules.stabilisation_seconds, rules.idle_seconds, plan.least_life_seconds, plan.grace_seconds)
+    hours = rules.budget_worker_hours
     wrong: Sequence[tuple[bool, str]] = (
         (rules.min_workers < 0, "min_workers is negative"),
         (rules.max_workers < max(rules.min_workers, 1), "max_workers is less than 1 or than min_workers"),
-        (rules.target_seconds <= 0, "target_seconds is not above 0"),
+        (rules.max_workers > _MOST_WORKERS, f"max_workers is more than {_MOST_WORKERS}"),
+        (not _LEAST_TARGET_SECONDS <= rules.target_seconds < math.inf, "target_seconds is less than 1 ms or no number"),
         (not 0 < rules.utilisation <= 1, "utilisation is not above 0 and at most 1"),
         (rules.surge_workers < 1, "surge_workers is less than 1"),
-        (min(rules.stabilisation_seconds, rules.idle_seconds, plan.grace_seconds) < 0, "a time is negative"),
+        (not all(0 <= one < math.inf for one in times), "a time is negative or no number"),
+        (hours is not None and not 0 <= hours < math.inf, "budget_worker_hours is negative or no number"),
+        (rules.budget_workers < 0, "budget_workers is negative"),
         (not 0 < plan.failing_share <= 1, "failing_share is not above 0 and at most 1"),
     )
     for is_wrong, what in wrong:

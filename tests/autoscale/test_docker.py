@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -146,6 +147,28 @@ def test_the_agent_touches_no_other_service_nor_another_project(dock: Dock) -> N
     with pytest.raises(DriverUnavailable, match="none of the services"):
         dock.ask(lambda driver: driver.members("other"))
     assert dock.shelf.states() == ["running"] * 3
+
+
+@pytest.mark.parametrize("body", [b"", b"[" * 4090, b'{"grace_seconds": true}', b'{"grace_seconds": NaN}', b"\xff"])
+def test_a_stop_without_a_grace_that_is_a_number_stops_nothing(dock: Dock, body: bytes) -> None:
+    container = dock.shelf.put("worker-default")
+    path = f"/v1/services/worker-default/members/{container}/stop"
+
+    with httpx2.Client(trust_env=False) as client:
+        answer = client.post(dock.url + path, content=body, headers={"Authorization": f"Bearer {TOKEN}"})
+
+    assert answer.status_code == 400
+    assert "grace_seconds" in answer.json()["error"]
+
+
+def test_what_is_no_http_is_answered(dock: Dock) -> None:
+    host, port = dock.url.removeprefix("http://").split(":")
+
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        line.sendall(b"garbage\r\n\r\n")
+        answer = line.makefile("rb").read()
+
+    assert b"400" in answer
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,16 @@ def test_a_replacement_that_fails_leaves_what_was_there_at_work_and_may_be_made_
     assert (tmp_path / "running").read_text().split() == ["good-2", "good-3"]
 
 
+def test_where_nothing_runs_nothing_is_replaced(tmp_path: Path) -> None:
+    for name, script in _ENGINE.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "running").touch()
+
+    assert _roll(tmp_path, image="good", fails="") == 1
+    assert (tmp_path / "told").read_text().split("\n") == ["ps -q haproxy", ""]
+
+
 def _roll(folder: Path, *, image: str, fails: str) -> int:
     environment = {
         **os.environ,
@@ -260,3 +270,19 @@ def test_secrets_are_made_once_and_are_none_of_the_checkout(tmp_path: Path) -> N
     assert tomllib.loads(made["taskplatform-ha.toml"]).keys() >= tomllib.loads(made["taskplatform.toml"]).keys()
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     assert "compose/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+def test_secrets_that_were_not_all_made_are_made_again(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "secrets" / "patroni.yml"
+    in_the_way.mkdir(parents=True)
+    make = [_COMPOSE / "make-secrets", tmp_path / "secrets"]
+
+    failed = subprocess.run(make, check=False, capture_output=True, timeout=30)
+    in_the_way.rmdir()
+    done = subprocess.run(make, check=False, capture_output=True, timeout=30)
+
+    assert (failed.returncode, done.returncode) == (1, 0)
+    named = {Path(one["file"]).name for one in _read(_OVERLAYS)["secrets"].values()}
+    files = list((tmp_path / "secrets").iterdir())
+    assert {path.name for path in files} == named | {"taskplatform.toml"}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o444}
