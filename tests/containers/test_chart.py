@@ -263,6 +263,13 @@ def test_a_package_of_the_chart_holds_the_files_that_it_links_to(tmp_path: Path)
         (["pools[0].name=Bad_Pool"], "does not match pattern"),
         (["pools[0].name=a-pool-with-a-name-that-is-far-too-long-for-it"], "46 at most"),
         (["pools[0].name=default", "pools[0].scaling.grace_seconds=5"], "grace_seconds"),
+        (["pools[0].name=default", "pools[0].scaling.maximum=5"], "maximum"),
+        (["pools[0].name=default", "pools[0].scaling.min_workers=9"], "min_workers is above max_workers"),
+        (
+            ["pools[0].name=a", "pools[0].scaling.floors[0].workers=1", "pools[0].scaling.floors[0].start=99:99"],
+            "start",
+        ),
+        (["pools[0].name=default", "pools[1].name=default"], "two of the name default"),
         (["api.resources.limits.cpu=null"], "cpu"),
         (["apii.replicas=3"], "apii"),
     ],

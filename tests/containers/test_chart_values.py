@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import jsonschema_rs
 import pytest
 import yaml
 
+from taskplatform.autoscale.policy import Rules
+from taskplatform.autoscale.rules import Plan
 from tests.containers.chart import CHART, VALUES
 from tests.containers.tools import ROOT
 from tests.containers.values_page import GROUP, README, page, rows
@@ -47,6 +50,13 @@ def test_the_schema_takes_the_defaults_and_every_set_that_is_checked(values: str
     chosen = yaml.safe_load((CHART / "ci" / f"{values}.yaml").read_text(encoding="utf-8"))
 
     assert [error.message for one in (_DEFAULTS, chosen) for error in schema.iter_errors(one)] == []
+
+
+def test_a_pool_is_told_whatever_the_autoscaler_understands_but_its_grace() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
+    understood = {one.name for kind in (Rules, Plan) for one in fields(kind)}
+
+    assert set(schema["definitions"]["scaling"]["properties"]) == understood - {"rules", "grace_seconds"}
 
 
 def test_the_links_of_the_chart_lead_to_files_of_the_checkout() -> None:
