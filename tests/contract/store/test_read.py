@@ -66,14 +66,28 @@ def test_pages_follow_each_other_without_gap_or_overlap(store: DrivenStore) -> N
     assert [job_id for page in pages for job_id in page] == newest_first(*jobs)
 
 
-def test_a_search_can_want_states(store: DrivenStore) -> None:
-    done, dead, queued = a_job(), a_job(), a_job()
-    store.end(success(store.running(done)), death(store.running(dead)))
-    store.accepted(queued)
+def test_a_search_can_want_any_states(store: DrivenStore) -> None:
+    jobs = {
+        State.QUEUED: a_job(),
+        State.SCHEDULED: a_job(state=State.SCHEDULED, due_at=datetime.now(UTC) + timedelta(days=1)),
+        State.BLOCKED: a_job(state=State.BLOCKED, blocked_on="queue_full"),
+        State.RUNNING: a_job(),
+        State.RETRYING: a_job(),
+        State.SUCCEEDED: a_job(),
+        State.DEAD: a_job(),
+    }
+    store.accept(*jobs.values())
+    claimed = {
+        state: store.started(jobs[state]) for state in (State.RUNNING, State.RETRYING, State.SUCCEEDED, State.DEAD)
+    }
+    store.end(retry(claimed[State.RETRYING], 3600.0), success(claimed[State.SUCCEEDED]), death(claimed[State.DEAD]))
 
-    assert found(store, states=frozenset({State.SUCCEEDED})) == [done.id]
-    assert found(store, states=frozenset({State.QUEUED})) == [queued.id]
-    assert found(store, states=frozenset({State.DEAD, State.QUEUED})) == newest_first(dead, queued)
+    assert {state: found(store, states=frozenset({state})) for state in jobs} == {
+        state: [job.id] for state, job in jobs.items()
+    }
+    assert found(store, states=frozenset({State.DEAD, State.QUEUED})) == newest_first(
+        jobs[State.DEAD], jobs[State.QUEUED]
+    )
 
 
 @pytest.mark.parametrize(
