@@ -11,10 +11,8 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -23,6 +21,7 @@ import pytest
 import yaml
 
 from tests.containers.tools import ROOT
+from tests.fixtures.answering import answering
 
 _DIGEST = "sha256:" + "0" * 64
 _JOB = yaml.safe_load((ROOT / ".github" / "workflows" / "rollout.yml").read_text(encoding="utf-8"))["jobs"]["rollout"]
@@ -105,25 +104,11 @@ def rollout(tmp_path: Path) -> Iterator[Rollout]:
         (tmp_path / name).write_text(script)
         (tmp_path / name).chmod(0o755)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            text = json.dumps({"data": {"result": case.answer(parse_qs(urlsplit(self.path).query)["query"][0])}})
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(text.encode())
+    def found(path: str) -> str:
+        return json.dumps({"data": {"result": case.answer(parse_qs(urlsplit(path).query)["query"][0])}})
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        case.port = server.server_address[1]
-        try:
-            yield case
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(found) as case.port:
+        yield case
 
 
 def test_a_version_with_which_nothing_burns_is_a_canary_first_and_then_all_of_it(rollout: Rollout) -> None:

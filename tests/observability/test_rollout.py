@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from compose.rollout import Prometheus as Asked
 from compose.rollout import Verdict, watch
+from tests.fixtures.answering import answering
 from tests.fixtures.waiting import eventually
 from tests.observability.prometheus import Prometheus
 
@@ -22,25 +21,11 @@ def an_api_that_answers(status: int) -> Iterator[str]:
     """Show metrics of an API whose answers, ten a look, all have this status; gives its address."""
     looks = itertools.count(1)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            text = f'tp_http_requests_total{{route="/v1/jobs",status="{status}"}} {10 * next(looks)}\n'
-            self.send_response(200)
-            self.send_header("Content-Type", "text/plain; version=0.0.4")
-            self.end_headers()
-            self.wfile.write(text.encode())
+    def page(_: str) -> str:
+        return f'tp_http_requests_total{{route="/v1/jobs",status="{status}"}} {10 * next(looks)}\n'
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(page, content_type="text/plain; version=0.0.4") as port:
+        yield f"127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize(("status", "verdict"), [(503, Verdict.GO_BACK), (202, Verdict.GO_ON)])

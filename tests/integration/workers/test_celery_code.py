@@ -24,35 +24,21 @@ from workers.backend import JobFailed
 _ROOT = Path(__file__).parents[3]
 
 
-@pytest.fixture(scope="module")
-def worked_bench(lasting_bench: Bench) -> Bench:
-    """A bench with one worker."""
-    lasting_bench.worker()
-    return lasting_bench
-
-
 @pytest.fixture
-def bench(worked_bench: Bench) -> Bench:
-    """A bench with one worker, and no job."""
-    worked_bench.forget()
-    return worked_bench
-
-
-@pytest.fixture
-def app(bench: Bench) -> Iterator[Any]:
+def app(worked_bench: Bench) -> Iterator[Any]:
     """The app of a program that hands jobs in."""
-    app: Any = new_app(bench.settings)
+    app: Any = new_app(worked_bench.settings)
     yield app
     app.backend.close()
     app.close()
 
 
-def test_a_shared_task_runs_and_its_result_comes_back(app: Any, bench: Bench) -> None:
+def test_a_shared_task_runs_and_its_result_comes_back(app: Any, worked_bench: Bench) -> None:
     result = jobs.plain_add.delay(2, 3)
 
     assert result.get(timeout=20, interval=0.05) == 5
     assert result.state == "SUCCESS"
-    assert bench.rows("SELECT task, tenant FROM finished_jobs") == [
+    assert worked_bench.rows("SELECT task, tenant FROM finished_jobs") == [
         {"task": "tests.integration.workers.jobs.plain_add", "tenant": "default"}
     ]
 
@@ -91,29 +77,29 @@ def test_a_plain_task_that_raises_has_failed_as_in_celery(app: Any) -> None:
     assert "plain trouble" in str(result.traceback)
 
 
-def test_retry_starts_another_attempt_after_its_countdown(app: Any, bench: Bench) -> None:
+def test_retry_starts_another_attempt_after_its_countdown(app: Any, worked_bench: Bench) -> None:
     result = jobs.plain_retry.delay(0.05)
 
     for _ in range(2):
-        eventually(bench.release_due, within_seconds=20)
+        eventually(worked_bench.release_due, within_seconds=20)
     assert result.get(timeout=20, interval=0.05) == 2
-    ended = bench.rows("SELECT number, ended FROM attempts ORDER BY number")
+    ended = worked_bench.rows("SELECT number, ended FROM attempts ORDER BY number")
     assert [row["ended"] for row in ended] == ["failed", "failed", "succeeded"]
 
 
-def test_retry_with_a_cause_starts_another_attempt(app: Any, bench: Bench) -> None:
+def test_retry_with_a_cause_starts_another_attempt(app: Any, worked_bench: Bench) -> None:
     result = jobs.plain_retry_for_a_cause.delay()
 
     for _ in range(2):
-        eventually(bench.release_due, within_seconds=20)
+        eventually(worked_bench.release_due, within_seconds=20)
     assert result.get(timeout=20, interval=0.05) == 2
 
 
-def test_autoretry_starts_another_attempt(app: Any, bench: Bench, tmp_path: Path) -> None:
+def test_autoretry_starts_another_attempt(app: Any, worked_bench: Bench, tmp_path: Path) -> None:
     result = jobs.plain_autoretry.delay(str(tmp_path / "tries"))
 
     for _ in range(2):
-        eventually(bench.release_due, within_seconds=20)
+        eventually(worked_bench.release_due, within_seconds=20)
     assert result.get(timeout=20, interval=0.05) == "done"
 
 
@@ -124,29 +110,29 @@ def test_retry_raises_its_cause_when_no_retries_are_left(app: Any) -> None:
         result.get(timeout=20, interval=0.05)
 
 
-def test_a_countdown_is_waited_for_in_the_store(app: Any, bench: Bench) -> None:
+def test_a_countdown_is_waited_for_in_the_store(app: Any, worked_bench: Bench) -> None:
     result = jobs.plain_add.apply_async((1, 1), countdown=600)
 
-    eventually(lambda: bench.count("jobs", "scheduled") == 1, within_seconds=20)
-    row = bench.rows("SELECT due_at - created_at AS wait FROM jobs")[0]
+    eventually(lambda: worked_bench.count("jobs", "scheduled") == 1, within_seconds=20)
+    row = worked_bench.rows("SELECT due_at - created_at AS wait FROM jobs")[0]
     assert 580 < row["wait"].total_seconds() <= 601
-    eventually(lambda: bench.depth("jobs.default.normal") == 0)
+    eventually(lambda: worked_bench.depth("jobs.default.normal") == 0)
     assert result.state == "PENDING"
 
 
-def test_a_message_past_its_expiry_never_runs(app: Any, bench: Bench) -> None:
+def test_a_message_past_its_expiry_never_runs(app: Any, worked_bench: Bench) -> None:
     jobs.plain_add.apply_async((1, 1), expires=-5)
 
-    eventually(lambda: bench.count("jobs", "queued") == 1, within_seconds=20)
-    eventually(lambda: bench.depth("jobs.default.normal") == 0)
-    assert bench.count("attempts") == 0
+    eventually(lambda: worked_bench.count("jobs", "queued") == 1, within_seconds=20)
+    eventually(lambda: worked_bench.depth("jobs.default.normal") == 0)
+    assert worked_bench.count("attempts") == 0
 
 
-def test_callbacks_and_chains_run_after_a_success(app: Any, bench: Bench) -> None:
+def test_callbacks_and_chains_run_after_a_success(app: Any, worked_bench: Bench) -> None:
     result = chain(jobs.plain_add.s(1, 2), jobs.plain_add.s(3), jobs.plain_add.s(4)).apply_async()
 
     assert result.get(timeout=30, interval=0.05) == 10
-    assert bench.count("finished_jobs", "succeeded") == 3
+    assert worked_bench.count("finished_jobs", "succeeded") == 3
 
 
 def test_a_group_gives_all_results(app: Any) -> None:
@@ -159,17 +145,17 @@ def test_a_platform_task_can_be_sent_by_name(app: Any) -> None:
     assert app.send_task("noop", (7,)).get(timeout=20, interval=0.05) == 7
 
 
-def test_the_worker_answers_celerys_ping(app: Any, bench: Bench) -> None:
+def test_the_worker_answers_celerys_ping(app: Any, worked_bench: Bench) -> None:
     eventually(lambda: app.control.inspect(timeout=1.0).ping(), within_seconds=20)
 
 
-def test_an_app_for_producers_comes_out_of_the_environment(bench: Bench) -> None:
+def test_an_app_for_producers_comes_out_of_the_environment(worked_bench: Bench) -> None:
     program = (
         "from workers.app import app\n"
         "from tests.integration.workers.jobs import plain_add\n"
         "print(plain_add.delay(20, 22).get(timeout=20, interval=0.05))\n"
     )
-    environment = {**os.environ, **environment_of(bench.settings), "PYTHONPATH": str(_ROOT)}
+    environment = {**os.environ, **environment_of(worked_bench.settings), "PYTHONPATH": str(_ROOT)}
 
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
