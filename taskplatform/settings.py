@@ -22,6 +22,9 @@ CONFIG_VARIABLE = "TASKPLATFORM_CONFIG"
 SECRETS_VARIABLE = "TASKPLATFORM_SECRETS_DIR"
 """Names a folder with one file a setting, called like the setting: what Kubernetes mounts of a Secret."""
 
+MOST_WORKERS = 1000
+"""The most workers that a pool may be given."""
+
 _Names = Annotated[tuple[str, ...], NoDecode]
 _Secrets = Annotated[tuple[SecretStr, ...], NoDecode]
 
@@ -139,8 +142,8 @@ class Settings(BaseSettings):
         description="who starts and stops workers: processes of the autoscaler, the Docker agent, a Kubernetes"
         " Deployment; keda only publishes the number",
     )
-    autoscale_min_workers: int = Field(default=0, ge=0, le=1000, description="least workers of a pool")
-    autoscale_max_workers: int = Field(default=4, ge=1, le=1000, description="most workers of a pool")
+    autoscale_min_workers: int = Field(default=0, ge=0, le=MOST_WORKERS, description="least workers of a pool")
+    autoscale_max_workers: int = Field(default=4, ge=1, le=MOST_WORKERS, description="most workers of a pool")
     autoscale_target_seconds: float = Field(default=30.0, gt=0, description="how long a ready job may wait for a slot")
     autoscale_stabilisation_seconds: float = Field(
         default=180.0, ge=0, description="a fleet shrinks to the largest size that was recommended within this time"

@@ -13,10 +13,9 @@ import msgspec
 
 from taskplatform.autoscale.policy import Rules
 from taskplatform.errors import SettingsError
-from taskplatform.settings import Settings, read_toml
+from taskplatform.settings import MOST_WORKERS, Settings, read_toml
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-_MOST_WORKERS = 1000
 _LEAST_TARGET_SECONDS = 0.001
 
 
@@ -139,7 +138,7 @@ def _floor(pool: str, table: Mapping[str, Any]) -> Floor:
 
 
 class _Floor(msgspec.Struct, forbid_unknown_fields=True):
-    workers: Annotated[int, msgspec.Meta(ge=0, le=_MOST_WORKERS)]
+    workers: Annotated[int, msgspec.Meta(ge=0, le=MOST_WORKERS)]
     days: str = "mon-sun"
     start: str = "00:00"
     end: str = "24:00"
@@ -171,7 +170,7 @@ def _checked(pool: str, plan: Plan) -> Plan:
     wrong: Sequence[tuple[bool, str]] = (
         (rules.min_workers < 0, "min_workers is negative"),
         (rules.max_workers < max(rules.min_workers, 1), "max_workers is less than 1 or than min_workers"),
-        (rules.max_workers > _MOST_WORKERS, f"max_workers is more than {_MOST_WORKERS}"),
+        (rules.max_workers > MOST_WORKERS, f"max_workers is more than {MOST_WORKERS}"),
         (not _LEAST_TARGET_SECONDS <= rules.target_seconds < math.inf, "target_seconds is less than 1 ms or no number"),
         (not 0 < rules.utilisation <= 1, "utilisation is not above 0 and at most 1"),
         (rules.surge_workers < 1, "surge_workers is less than 1"),

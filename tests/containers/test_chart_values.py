@@ -13,6 +13,7 @@ import yaml
 
 from taskplatform.autoscale.policy import Rules
 from taskplatform.autoscale.rules import Plan
+from taskplatform.settings import MOST_WORKERS
 from tests.containers.chart import CHART, VALUES
 from tests.containers.tools import ROOT
 from tests.containers.values_page import GROUP, README, page, rows
@@ -56,7 +57,9 @@ def test_a_pool_is_told_whatever_the_autoscaler_understands_but_its_grace() -> N
     schema = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
     understood = {one.name for kind in (Rules, Plan) for one in fields(kind)}
 
-    assert set(schema["definitions"]["scaling"]["properties"]) == understood - {"rules", "grace_seconds"}
+    told = schema["definitions"]["scaling"]["properties"]
+    assert set(told) == understood - {"rules", "grace_seconds"}
+    assert told["max_workers"]["maximum"] == MOST_WORKERS
 
 
 def test_the_links_of_the_chart_lead_to_files_of_the_checkout() -> None:
