@@ -1,4 +1,4 @@
-"""Accepts jobs: gathers what arrives together into one commit, answers when it is durable, and publishes it at once."""
+"""Accepts jobs: gathers what arrives together into one commit, answers when it is durable, and has it published."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import msgspec
 
 from taskplatform.backlog import Backlog
 from taskplatform.broker.contract import Broker
-from taskplatform.errors import BrokerUnavailable, OutcomeUnknown, Overloaded, TaskplatformError, Unavailable
+from taskplatform.errors import OutcomeUnknown, Overloaded, TaskplatformError, Unavailable
+from taskplatform.gathering import Gathering
 from taskplatform.job import Envelope, NewJob, State
-from taskplatform.publish import Publisher, settled_rows
+from taskplatform.publish import Publisher
 from taskplatform.settings import Settings
 from taskplatform.store.contract import QUEUE_FULL, Acceptance, Accepted, IntakeStore, Release
 from taskplatform.telemetry import Metrics, logger
@@ -26,8 +27,6 @@ FLIGHTS = 2
 """Commits that are under way at the same time."""
 WAITING_BATCHES = 20
 """How many full batches may wait for a commit before callers are turned away."""
-PUBLISHING_JOBS = 20_000
-"""How many messages may wait for confirms; beyond that the relay publishes."""
 SETTLE_SECONDS = 0.2
 """How long a confirmed outbox row waits for a commit to ride along with."""
 
@@ -56,7 +55,8 @@ class Intake:
         self._window_seconds = settings.commit_window_seconds
         self._batch_jobs = settings.commit_batch_jobs
         self._backlog = Backlog(broker, settings.queue_limit_messages)
-        self._publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
+        publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
+        self._gathering = Gathering(publisher, self._settle_later)
         self._metrics = metrics
         self._log = logger("taskplatform.intake")
         self._waiting: deque[_Submission] = deque()
@@ -65,7 +65,6 @@ class Intake:
         self._timer: asyncio.Handle | None = None
         self._settled: list[int] = []
         self._settle_timer: asyncio.TimerHandle | None = None
-        self._publishing_jobs = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -93,15 +92,7 @@ class Intake:
 
     async def publish(self, releases: Sequence[Release]) -> None:
         """Publish jobs that are queued already; what is not confirmed stays in the outbox for the relay."""
-        self._publishing_jobs += len(releases)
-        try:
-            confirmed = await self._publisher(releases)
-        except BrokerUnavailable as error:
-            self._log.info("Jobs wait in the outbox", trouble=str(error))
-            return
-        finally:
-            self._publishing_jobs -= len(releases)
-        self._settle_later(settled_rows(releases, confirmed))
+        await self._gathering.publish(releases)
 
     async def stop(self) -> None:
         """Take nothing more; return when all that was taken is stored, published as far as possible, and settled."""
@@ -110,6 +101,7 @@ class Intake:
             if self._waiting and self._flights < FLIGHTS:
                 self._take_off()
             await asyncio.wait(tuple(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        await self._gathering.finish()
         await self._backlog.stop()
         if self._settle_timer is not None:
             self._settle_timer.cancel()
@@ -205,8 +197,7 @@ class Intake:
         self._metrics.mode.labels(component="broker").set(not self._broker.connected)
         if not self._broker.connected:
             return
-        if releases and self._publishing_jobs + len(releases) <= PUBLISHING_JOBS:
-            self._spawn(self.publish(releases))
+        self._gathering.add(releases)
         self._backlog.refresh()
 
     def _settle_later(self, rows: Sequence[int]) -> None:

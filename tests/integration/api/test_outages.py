@@ -17,6 +17,7 @@ import pytest
 from api.app import create_app
 from taskplatform.servers import free_ports
 from taskplatform.settings import Settings, environment_of
+from tests.fixtures.broker import drain
 from tests.fixtures.proxy import NewProxy, Proxy
 from tests.fixtures.waiting import eventually
 from tests.integration.api.conftest import Service, serving
@@ -74,9 +75,13 @@ def store_away(api_settings: Settings, proxy: Proxy, **changes: object) -> Setti
     return api_settings.changed(database_url=type(api_settings.database_url)(dsn), **changes)
 
 
+def broker_away(api_settings: Settings, proxy: Proxy) -> Settings:
+    url = through(api_settings.broker_url.get_secret_value(), proxy)
+    return api_settings.changed(broker_url=type(api_settings.broker_url)(url))
+
+
 def test_jobs_are_accepted_while_the_broker_is_away(api_settings: Settings, database: str, broker_proxy: Proxy) -> None:
-    url = type(api_settings.broker_url)(through(api_settings.broker_url.get_secret_value(), broker_proxy))
-    with running(api_settings.changed(broker_url=url), database) as service:
+    with running(broker_away(api_settings, broker_proxy), database) as service:
         client = service.client()
         broker_proxy.refuse()
         eventually(lambda: client.get("/readyz").json()["broker"] == "away", within_seconds=20)
@@ -86,6 +91,53 @@ def test_jobs_are_accepted_while_the_broker_is_away(api_settings: Settings, data
         assert (answer.status_code, answer.json()["state"]) == (202, "queued")
         assert client.get("/readyz").json() == {"status": "degraded", "store": "ok", "broker": "away", "cache": "off"}
         assert service.rows("SELECT job_ids[1]::text FROM outbox") == [(answer.json()["id"],)]
+
+
+def test_what_waits_for_the_confirms_of_others_is_published_once(
+    api_settings: Settings, database: str, broker_proxy: Proxy
+) -> None:
+    with running(broker_away(api_settings, broker_proxy), database) as service:
+        client = service.client()
+        broker_proxy.hang()
+        sent = [client.post("/v1/jobs", json=JOB).json()["id"] for _ in range(20)]
+        broker_proxy.resume()
+        eventually(lambda: service.rows("SELECT count(*) FROM outbox") == [(0,)], within_seconds=20)
+
+    found = drain(api_settings.broker_url.get_secret_value(), "jobs.default.normal")
+    assert [message.headers["id"] for message in found] == sent
+
+
+def test_what_waits_for_confirms_that_never_come_stays_in_the_outbox(
+    api_settings: Settings, database: str, broker_proxy: Proxy
+) -> None:
+    with running(broker_away(api_settings, broker_proxy), database) as service:
+        client = service.client()
+        broker_proxy.hang()
+        sent = [client.post("/v1/jobs", json=JOB).json()["id"] for _ in range(5)]
+        broker_proxy.refuse()
+        eventually(lambda: client.get("/readyz").json()["broker"] == "away", within_seconds=20)
+        broker_proxy.resume()
+        eventually(lambda: client.get("/readyz").json()["broker"] == "ok", within_seconds=20)
+        after = client.post("/v1/jobs", json=JOB).json()["id"]
+
+    with psycopg.connect(database) as connection:
+        kept = connection.execute("SELECT unnest(job_ids)::text FROM outbox ORDER BY id").fetchall()
+    assert [job_id for (job_id,) in kept] == sent
+    (message,) = drain(api_settings.broker_url.get_secret_value(), "jobs.default.normal")
+    assert message.headers["id"] == after
+
+
+def test_a_stop_before_a_frozen_broker_leaves_what_waits_in_the_outbox(
+    api_settings: Settings, database: str, broker_proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskplatform.gathering.GATHER_SECONDS", 3600.0)
+    with running(broker_away(api_settings, broker_proxy), database) as service:
+        broker_proxy.hang()
+        sent = {service.client().post("/v1/jobs", json=JOB).json()["id"] for _ in range(3)}
+
+    with psycopg.connect(database) as connection:
+        kept = connection.execute("SELECT unnest(job_ids)::text FROM outbox").fetchall()
+    assert {job_id for (job_id,) in kept} == sent
 
 
 def test_the_store_being_away_is_said_and_passes(api_settings: Settings, database: str, store_proxy: Proxy) -> None:
