@@ -28,6 +28,8 @@ NOT_AT_HOME = "TP001"
 # their own, and their text is translated.
 _WAIT_FOR_STANDBYS = b"SyncRepWaitForLSN"
 
+_UNREACHED = "Postgres cannot be reached, will try again"
+
 _log = logger(__name__)
 
 Row = tuple[str | None, ...]
@@ -130,15 +132,22 @@ class Link:
         self._hang_up()
 
     def _begin_to_connect(self) -> None:
-        if not self._connecting and self._pgconn is None:
-            self._connecting = True
+        if self._connecting or self._pgconn is not None:
+            return
+        try:
             threading.Thread(target=self._connect_in_thread, name="postgres-connect", daemon=True).start()
+        except RuntimeError as error:
+            # The system gives no more threads at the moment.
+            _log.warning(_UNREACHED, error=str(error))
+            self._try_again_later()
+        else:
+            self._connecting = True
 
     def _connect_in_thread(self) -> None:
         try:
             self._fresh = self._connect()
         except (TaskplatformError, OSError, RuntimeError) as error:
-            _log.warning("Postgres cannot be reached, will try again", error=str(error))
+            _log.warning(_UNREACHED, error=str(error))
         finally:
             self._loop.call_soon(self._connected)
 
@@ -229,7 +238,7 @@ class Link:
         try:
             pgconn.consume_input()
             complete = self._sent and self._read(pgconn)
-            if not self._sent and pgconn.status != ConnStatus.OK:
+            if not complete and pgconn.status != ConnStatus.OK:
                 raise Error(pgconn.get_error_message())
         except (Error, OSError) as error:
             self._lose(str(error))
