@@ -130,6 +130,28 @@ def test_a_day_that_is_dropped_meanwhile_needs_no_index(postgres: Postgres) -> N
         assert other.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
 
 
+def test_a_table_that_never_comes_is_named_at_once(postgres: Postgres) -> None:
+    dsn = postgres.create_database("without_a_table")
+    migrate(dsn, revision="0010")
+    postgres.execute("DROP TABLE finished_jobs", dbname="without_a_table")
+
+    with pytest.raises(StoreUnavailable, match='what is not there: relation "finished_jobs" does not exist'):
+        migrate(dsn)
+
+
+def test_a_table_that_is_never_free_is_waited_for_and_the_reason_said(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = postgres.create_database("never_free")
+    migrate(dsn, revision="0010")
+    monkeypatch.setattr("taskplatform.store.postgres.migrate.PATIENCE_SECONDS", 0.0)
+
+    with psycopg.connect(dsn) as holder:
+        holder.execute("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(StoreUnavailable, match="does not let it go: canceling statement due to lock timeout"):
+            migrate(dsn)
+
+
 def test_migrating_without_a_server_says_that_it_cannot_be_reached() -> None:
     with pytest.raises(StoreUnavailable, match="cannot be reached"):
         migrate(f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/nothing")

@@ -22,8 +22,9 @@ from taskplatform.store.postgres.partitions import add_calls
 
 _LOCK = 0x7461736B706C6174
 _PAUSE_SECONDS = 0.1
-# Somebody holds a table, or retention has dropped the day that was next.
-_PASSING = (LockNotAvailable, DeadlockDetected, UndefinedTable, UndefinedObject)
+_HELD = (LockNotAvailable, DeadlockDetected)
+# Retention may have dropped the day that was next.
+_GONE = (UndefinedTable, UndefinedObject)
 LOCK_SECONDS = 1
 """How long a revision may wait for a table, and with it everybody who comes after it."""
 PATIENCE_SECONDS = 300.0
@@ -35,20 +36,30 @@ def migrate(dsn: str, *, revision: str = "head") -> None:
 
     Everybody else may go on meanwhile: a revision that does not get a table at once steps back, and is tried again.
     Only what builds an index beside the writers waits on, for every transaction that is older, and in nobody's way.
-    Raises StoreUnavailable when the database cannot be reached or a table is never free, and SettingsError for a
-    malformed `dsn`.
+    Raises StoreUnavailable when the database cannot be reached, a table is never free or a table is missing that no
+    revision makes, and SettingsError for a malformed `dsn`.
     """
     conninfo = complete_plain(dsn)
     with translated(Purpose.CONNECT), psycopg.connect(conninfo, autocommit=True) as guard, _locked(guard):
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not _upgraded(conninfo, revision):
+        missed: set[str | None] = set()
+        while (obstacle := _upgrade(conninfo, revision)) is not None:
+            reason = obstacle.diag.message_primary
+            if isinstance(obstacle, _GONE):
+                if reason in missed:
+                    # A day that retention dropped is not looked for again.
+                    raise StoreUnavailable(f"the migration needs what is not there: {reason}")
+                missed.add(reason)
             if time.monotonic() > deadline:
-                raise StoreUnavailable("somebody holds a table that the migration needs, and does not let it go")
+                raise StoreUnavailable(
+                    f"somebody holds a table that the migration needs, and does not let it go: {reason}"
+                )
             time.sleep(_PAUSE_SECONDS)
         _add_partitions(guard)
 
 
-def _upgraded(conninfo: str, revision: str) -> bool:
+def _upgrade(conninfo: str, revision: str) -> psycopg.Error | None:
+    """Upgrade as far as it goes; gives what was in the way and may pass, None when nothing was."""
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
     try:
         with engine.connect() as connection:
@@ -59,10 +70,10 @@ def _upgraded(conninfo: str, revision: str) -> bool:
             command.upgrade(config, revision)
             connection.commit()
     except (OperationalError, ProgrammingError) as error:
-        if isinstance(error.orig, _PASSING):
-            return False
+        if isinstance(error.orig, (*_HELD, *_GONE)):
+            return error.orig
         raise
-    return True
+    return None
 
 
 @contextmanager
