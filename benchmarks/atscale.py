@@ -25,6 +25,7 @@ from benchmarks.keeping import LATEST, PARTIAL, publish
 from benchmarks.outcome import AtScale, machine, this_moment
 from benchmarks.processors import Processors
 from benchmarks.reservoir import Reservoir, reservoir
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
@@ -193,7 +194,7 @@ def costs_in(url: str, jobs: int) -> dict[str, float]:
 
 
 async def _measured_costs(url: str, jobs: int) -> dict[str, float]:
-    async with PostgresStore(url) as store:
+    async with opened(PostgresStore(url)) as store:
         with PostgresWorkStore(url) as work:
             costs = Costs(url=url, store=store, work=work, sample_ids=_some_ids(url))
             try:

@@ -14,6 +14,7 @@ import psycopg
 
 from benchmarks import bulk
 from benchmarks.costs import Costs
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
@@ -72,7 +73,7 @@ def _database(servers: Servers, factor: int, waiting: int) -> Iterator[str]:
 
 
 async def _costs(url: str, jobs: int) -> dict[str, float]:
-    async with PostgresStore(url) as store:
+    async with opened(PostgresStore(url)) as store:
         with PostgresWorkStore(url) as work, closing(Costs(url=url, store=store, work=work, sample_ids=[])) as costs:
             return {name: value for name, value in (await costs.run(jobs)).items() if name in _SHOWN}
 

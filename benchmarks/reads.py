@@ -21,6 +21,7 @@ from taskplatform.ids import Locator, new_job_id
 from taskplatform.job import AttemptEnd, NewJob, State
 from taskplatform.lookups import Cached, Direct, Lookups
 from taskplatform.servers import Redis, free_ports, started
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.postgres.work import PostgresWorkStore
 from taskplatform.store.working import ClaimRequest, Ended
@@ -142,7 +143,7 @@ def ended_jobs(dsn: str) -> list[UUID]:
     ]
 
     async def accept() -> None:
-        async with PostgresStore(dsn) as store:
+        async with opened(PostgresStore(dsn)) as store:
             await store.accept(jobs)
 
     asyncio.run(accept())
@@ -178,7 +179,7 @@ def _asking(connection: Connection, paths: Iterator[str]) -> Read:
 async def _below_http(bench: Bench, name: str, dsn: str, ids: Sequence[UUID], readers: int) -> Figure:
     turn = cycle(ids)
     cache = RedisCache(bench.redis.url(), answer_seconds=_PATIENT_SECONDS)
-    async with PostgresStore(dsn, watermark=Watermark() if "positions" in name else None) as store:
+    async with opened(PostgresStore(dsn, watermark=Watermark() if "positions" in name else None)) as store:
         lookups: Lookups = Direct(store)
         if name == "cache":
             await cache.start()

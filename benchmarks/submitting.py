@@ -25,6 +25,7 @@ from taskplatform.job import NewJob
 from taskplatform.publish import Publisher, settled_rows
 from taskplatform.settings import Settings, load
 from taskplatform.store.contract import Accepted, Release
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.sharded import ShardedStore
@@ -135,7 +136,7 @@ async def _measure(servers: Servers, rounds: int) -> dict[tuple[int, str], list[
     broker = wiring.new_broker(settings)
     publisher = Publisher(broker, settings.signing_secrets()[0], new_metrics())
     found: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
-    async with wiring.new_reading_store(settings) as store:
+    async with opened(wiring.new_reading_store(settings)) as store:
         await broker.start()
         await broker.declare(settings.pools)
         routes = [Route(settings=settings, store=store, publisher=publisher, size=size) for size in _SIZES]

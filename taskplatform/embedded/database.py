@@ -9,6 +9,7 @@ import sys
 from taskplatform.auth import ApiKey, Scope, hash_secret, parse_key
 from taskplatform.embedded.secrets import TENANT
 from taskplatform.errors import TaskplatformError
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
 
@@ -39,7 +40,7 @@ async def _admit(dsn: str, api_key: str) -> None:
         scopes=frozenset({Scope.ADMIN}),
         name="embedded",
     )
-    async with PostgresStore(dsn) as store:
+    async with opened(PostgresStore(dsn)) as store:
         if await store.key(key_id) is None:
             await store.add_key(key)
 

@@ -1,27 +1,30 @@
-"""What is open while a context lasts."""
+"""Opens a store for as long as an `async with` statement lasts."""
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol, TypeVar
 
 
-class Opened:
-    """Opens itself on the way into `async with`, and closes on the way out."""
+class Openable(Protocol):
+    """What every store is."""
 
     async def open(self) -> None:
         """Connect."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Close all connections."""
-        raise NotImplementedError
 
-    async def __aenter__(self) -> Self:
-        await self.open()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
+S = TypeVar("S", bound=Openable)
+
+
+@asynccontextmanager
+async def opened(store: S) -> AsyncIterator[S]:
+    """Open a store on the way into `async with`, and close it on the way out."""
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()

@@ -26,7 +26,6 @@ from taskplatform.store.contract import (
     Look,
     Release,
 )
-from taskplatform.store.opening import Opened
 from taskplatform.store.watching import Crew, Crowd, OutboxState, Owed, Sessions, Standby
 from taskplatform.task import Announced, TaskSpec
 
@@ -34,7 +33,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class ShardedStore(Opened):
+class ShardedStore:
     """IntakeStore, ReadStore, OperateStore, ScaleStore and WatchStore over several clusters.
 
     A call about jobs raises ShardUnavailable when a cluster of them is away; so does a list, of which a part would be

@@ -18,6 +18,7 @@ from taskplatform.auth import Scope, new_key
 from taskplatform.servers import free_ports
 from taskplatform.servers.process import Command, Process
 from taskplatform.settings import environment_of
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.store import PostgresStore
 from tests.browser.chromium import Page, chromium
 from tests.fixtures.celery import Bench
@@ -59,7 +60,7 @@ class Place:
         key, text = new_key("acme", scopes)
 
         async def add() -> None:
-            async with PostgresStore(self.bench.dsn) as store:
+            async with opened(PostgresStore(self.bench.dsn)) as store:
                 await store.add_key(key)
 
         asyncio.run(add())
@@ -230,7 +231,7 @@ def reopened(page: Page, url: str) -> str:
 
 
 async def revoke(bench: Bench, key_id: str) -> None:
-    async with PostgresStore(bench.dsn) as store:
+    async with opened(PostgresStore(bench.dsn)) as store:
         assert await store.revoke_key(key_id)
 
 

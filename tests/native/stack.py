@@ -21,6 +21,7 @@ from taskplatform.auth import Scope, new_key
 from taskplatform.servers import Command, free_ports
 from taskplatform.servers.configuration import CLEAN_ENVIRONMENT
 from taskplatform.settings import Settings, environment_of, load
+from taskplatform.store.opening import opened
 from tests.native.accounting import Usage
 from tests.native.part import Part
 from tests.native.servers import Home, Place
@@ -170,6 +171,6 @@ class Stack:
 
 async def _new_key(settings: Settings) -> str:
     stored, shown = new_key("default", [Scope.ADMIN], name="native stack")
-    async with wiring.new_store(settings) as store:
+    async with opened(wiring.new_store(settings)) as store:
         await store.add_key(stored)
     return shown

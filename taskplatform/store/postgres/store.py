@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from taskplatform.freshness import Position, Watermark
-from taskplatform.store.opening import Opened
 from taskplatform.store.postgres.bell import Bell
 from taskplatform.store.postgres.conninfo import complete, complete_replica
 from taskplatform.store.postgres.dispatch import Dispatch
@@ -19,7 +18,7 @@ from taskplatform.store.postgres.upkeep import Upkeep
 from taskplatform.store.postgres.watching import Watching
 
 
-class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching, Opened):
+class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching):
     """IntakeStore, ReadStore, OperateStore, DispatchStore, ScaleStore and WatchStore on one Postgres, in one loop.
 
     `dsn` is a libpq connection string; of several hosts the one that takes writes is used. Connections are made when

@@ -10,10 +10,12 @@ from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.job import State
 from taskplatform.servers import Postgres, free_ports
 from taskplatform.store.contract import Accepted, JobFilter
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.asking import writing
 from taskplatform.store.postgres.pool import Link
 from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.store.postgres.store import PostgresStore
+from tests.fixtures.ghost import Ghost
 from tests.fixtures.proxy import NewProxy
 from tests.fixtures.store import TENANT, DrivenStore, NewStore, a_job, retry, success
 from tests.fixtures.waiting import eventually
@@ -28,7 +30,11 @@ def server(postgres: Postgres) -> Iterator[Postgres]:
 
 
 def blocked_backend(store: DrivenStore) -> int:
-    query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type IN ('Lock', 'IPC')"
+    # Autovacuum commits too, and waits like everybody.
+    query = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
+        " AND (wait_event_type = 'Lock' OR wait_event = 'SyncRep')"
+    )
     ((pid,), *_) = eventually(lambda: store.rows(query), within_seconds=30)
     return int(pid)
 
@@ -92,13 +98,9 @@ def test_a_read_that_was_cut_off_is_asked_again(store: DrivenStore, database: st
     assert set(reading.result(60)) == {job.id}
 
 
-def test_a_commit_that_stopped_waiting_for_its_standby_is_unknown(
-    store: DrivenStore, server: Postgres, database: str
-) -> None:
+def test_a_commit_that_stopped_waiting_for_its_standby_is_unknown(store: DrivenStore, ghost: Ghost) -> None:
     job = a_job()
-    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    server.execute("SELECT pg_reload_conf()")
-    eventually(lambda: store.rows("SHOW synchronous_standby_names") == [("nobody",)])
+    ghost.want()
 
     accepting = store.begin(store.services.accept([job]))
     store.rows("SELECT pg_cancel_backend(%s)", blocked_backend(store))
@@ -109,12 +111,10 @@ def test_a_commit_that_stopped_waiting_for_its_standby_is_unknown(
 
 @pytest.mark.parametrize("key", [None, "order-1"])
 def test_the_same_again_after_an_unknown_commit_waits_for_the_standby_too(
-    store: DrivenStore, server: Postgres, key: str | None
+    store: DrivenStore, ghost: Ghost, key: str | None
 ) -> None:
     job = a_job(key=key, fingerprint="same" if key else None)
-    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    server.execute("SELECT pg_reload_conf()")
-    eventually(lambda: store.rows("SHOW synchronous_standby_names") == [("nobody",)])
+    ghost.want()
 
     for _ in range(2):
         accepting = store.begin(store.services.accept([job]))
@@ -224,7 +224,7 @@ def test_who_finds_every_connection_busy_is_told(database: str, store: DrivenSto
     async def all_busy() -> None:
         services = PostgresStore(database, connections=1)
         services._pool._patience_seconds = 0.01
-        async with services, services._pool.link():
+        async with opened(services), services._pool.link():
             await services.glance()
 
     with pytest.raises(StoreUnavailable, match="busy"):
@@ -262,11 +262,9 @@ def test_a_cancelled_call_leaves_a_store_that_works(store: DrivenStore, database
 
 
 def test_a_proof_that_is_cancelled_waits_on_no_connection_that_was_closed(
-    store: DrivenStore, server: Postgres, monkeypatch: pytest.MonkeyPatch
+    store: DrivenStore, ghost: Ghost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    server.execute("SELECT pg_reload_conf()")
-    eventually(lambda: store.rows("SHOW synchronous_standby_names") == [("nobody",)])
+    ghost.want()
     close = Link.close
     waited_on: list[bool] = []
 

@@ -21,6 +21,7 @@ from taskplatform.auth import Scope, new_key
 from taskplatform.job import AttemptEnd, Reason, State
 from taskplatform.servers import Postgres, RabbitMQ, free_ports
 from taskplatform.settings import Settings
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.statements import turn_calls
 from taskplatform.store.working import ClaimRequest, Ended
@@ -86,7 +87,7 @@ def with_store(database: str, use: Callable[[PostgresStore], Awaitable[Any]]) ->
     """Run something on a store of its own."""
 
     async def run() -> Any:
-        async with PostgresStore(database) as store:
+        async with opened(PostgresStore(database)) as store:
             return await use(store)
 
     return asyncio.run(run())

@@ -14,6 +14,7 @@ from api.document import PUBLIC
 from taskplatform.access import AHEAD_SECONDS, CACHE_SECONDS, Keys
 from taskplatform.auth import Scope, new_key
 from taskplatform.job import State
+from taskplatform.store.opening import opened
 from taskplatform.store.postgres.store import PostgresStore
 from tests.fixtures.proxy import NewProxy
 from tests.fixtures.waiting import eventually
@@ -124,7 +125,7 @@ def test_nobody_who_uses_a_key_waits_for_a_store_that_stands_still(database: str
     async def use() -> None:
         nonlocal now
         store = PostgresStore(database.replace(f":{port}/", f":{proxy.port}/"))
-        async with store:
+        async with opened(store):
             keys = Keys(store, clock=lambda: now)
             sent = f"Bearer {text}".encode()
             await keys.admit(sent, Scope.READ)

@@ -13,6 +13,7 @@ import pytest
 from taskplatform import wiring
 from taskplatform.client import Client
 from taskplatform.settings import environment_of
+from taskplatform.store.opening import opened
 from tests.integration.client.conftest import Run
 from tests.integration.client.tasks import add, refuse, wait_for
 from tests.native.stack import Stack
@@ -236,5 +237,5 @@ def test_init_may_be_run_again(run: Run, platform: Stack) -> None:
 
 
 async def _announced(platform: Stack) -> set[str]:
-    async with wiring.new_store(platform.settings) as store:
+    async with opened(wiring.new_store(platform.settings)) as store:
         return set(await store.tasks())
