@@ -6,6 +6,7 @@ import subprocess
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -154,26 +155,43 @@ def lease_until(bench: Bench) -> datetime:
     return found
 
 
-@pytest.mark.parametrize("harm", ["kill", "freeze"])
-def test_a_worker_that_is_told_to_stop_while_the_broker_is_away_ends_what_it_runs(
-    fragile_bench: tuple[Bench, RabbitMQ], harm: str
-) -> None:
-    bench, rabbitmq = fragile_bench
-    worker = bench.worker(worker_processes=1)
-    running = bench.submit("nap", 3)
-    eventually(lambda: bench.job(running)["state"] == "running", within_seconds=20)
-    if harm == "freeze":
-        rabbitmq.process.freeze()
-    else:
-        rabbitmq.kill()
-        eventually(lambda: "the broker cannot be reached" in worker.log_tail(), within_seconds=20)
-
+def expect_to_drain(bench: Bench, worker: Process, running: UUID, marker: Path) -> None:
+    """Tell a worker to stop, let what it runs end, and see that both end well."""
     os.kill(worker.pid, signal.SIGTERM)
+    eventually(lambda: "draining" in worker.log_tail())
+    marker.touch()
 
     assert worker.wait(20) == 0
     assert bench.job(running)["state"] == "succeeded"
     assert bench.attempts(running) == [(1, "succeeded")]
     assert bench.leases() == set()
+
+
+def test_a_worker_that_is_told_to_stop_while_the_broker_is_away_ends_what_it_runs(
+    fragile_bench: tuple[Bench, RabbitMQ], tmp_path: Path
+) -> None:
+    bench, rabbitmq = fragile_bench
+    worker, marker = bench.worker(worker_processes=1), tmp_path / "marker"
+    running = bench.submit("wait_for", str(marker))
+    bench.reached(running, "running")
+    rabbitmq.kill()
+    eventually(lambda: "the broker cannot be reached" in worker.log_tail())
+
+    expect_to_drain(bench, worker, running, marker)
+
+
+def test_a_worker_that_is_told_to_stop_while_the_broker_stands_still_ends_what_it_runs(
+    amqp_bench: Bench, rabbitmq: RabbitMQ, tmp_path: Path
+) -> None:
+    worker, marker = amqp_bench.worker(worker_processes=1), tmp_path / "marker"
+    running = amqp_bench.submit("wait_for", str(marker))
+    amqp_bench.reached(running, "running")
+
+    rabbitmq.process.freeze()
+    try:
+        expect_to_drain(amqp_bench, worker, running, marker)
+    finally:
+        rabbitmq.process.thaw()
 
 
 def test_a_message_delivered_twice_runs_once(amqp_bench: Bench) -> None:
