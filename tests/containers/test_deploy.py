@@ -53,6 +53,12 @@ def test_only_the_load_balancer_is_published(services: dict[str, Any]) -> None:
     assert services["haproxy"]["ports"][0]["host_ip"] == "127.0.0.1"
 
 
+def test_what_dies_is_started_again(services: dict[str, Any]) -> None:
+    left = {name for name, service in services.items() if service.get("restart") != "unless-stopped"}
+
+    assert left == {"init"}
+
+
 def test_only_the_agent_holds_the_socket_of_the_engine(services: dict[str, Any]) -> None:
     holders = [
         name

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -122,13 +123,18 @@ class Generator:
         return exchange, answer.retry_after_seconds
 
 
-def begin_load(load: Load) -> subprocess.Popen[bytes]:
-    """Start a load as a process of its own."""
+@contextmanager
+def loading(load: Load) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a load as a process of its own, which is killed on the way out if it has not ended."""
     process = subprocess.Popen([sys.executable, "-m", "tests.faults.load"], cwd=_ROOT, stdin=subprocess.PIPE)
-    if process.stdin is not None:
-        process.stdin.write(msgspec.json.encode(load))
-        process.stdin.close()
-    return process
+    try:
+        if process.stdin is not None:
+            process.stdin.write(msgspec.json.encode(load))
+            process.stdin.close()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 async def _until(when: float) -> None:

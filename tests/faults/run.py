@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from threading import Event
 
 from tests.faults.evidence import Backlog, backlog, count_ended, gather, live_states, watch
 from tests.faults.ledger import Ledger, judge
-from tests.faults.load import Load, begin_load
+from tests.faults.load import Load, loading
 from tests.faults.plan import Kill, Victim, kills
 from tests.faults.platform_api import show
 from tests.faults.single import hand_in
@@ -93,16 +92,12 @@ class FaultRun:
         watch(self.stack.home.database_url)
         timeline = kills(self.seed, self.size.kills_each, self.size.over_seconds)
         self._began = time.monotonic()
-        with self._start_load() as load:
-            try:
-                for kill in timeline:
-                    self._wait_until(kill.at_seconds)
-                    self._carry_out(kill)
-                while load.poll() is None:
-                    self._step()
-            finally:
-                # One that never gets through would be waited for without end.
-                load.kill()
+        with loading(self._load()) as load:
+            for kill in timeline:
+                self._wait_until(kill.at_seconds)
+                self._carry_out(kill)
+            while load.poll() is None:
+                self._step()
         if load.returncode != 0:
             self.troubles.append(f"the load ended with status {load.returncode}")
         self._drain()
@@ -114,16 +109,14 @@ class FaultRun:
         """Where the exchanges of the load are written down."""
         return self.folder / "history.jsonl"
 
-    def _start_load(self) -> subprocess.Popen[bytes]:
-        return begin_load(
-            Load(
-                port=self.stack.settings.api_port,
-                key=self.stack.key,
-                seed=self.seed,
-                jobs=self.size.jobs,
-                over_seconds=self.size.over_seconds,
-                history=str(self.history),
-            )
+    def _load(self) -> Load:
+        return Load(
+            port=self.stack.settings.api_port,
+            key=self.stack.key,
+            seed=self.seed,
+            jobs=self.size.jobs,
+            over_seconds=self.size.over_seconds,
+            history=str(self.history),
         )
 
     def _seconds(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from taskplatform.servers import Process, ServerError
 from taskplatform.settings import environment_of
+from tests.ha.interrupts import end_in_order
 from tests.ha.servers import HaServers, ha_servers
 from tests.ha.stack import HaStack
 
@@ -22,8 +22,7 @@ _EXAMPLES = "examples.photos,examples.tables,examples.documents,examples.chaos"
 
 def main() -> int:
     """Run until SIGINT, SIGTERM or SIGHUP; gives the exit status."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    end_in_order()
     began = time.monotonic()
     tasks = os.environ.get("TASKPLATFORM_TASK_MODULES", _EXAMPLES)
     _say("Starting three RabbitMQ nodes, three Postgres members under Patroni, etcd, Redis and the platform on them")

@@ -10,7 +10,7 @@ import psycopg
 
 from taskplatform.servers.errors import ServerError
 from tests.faults.evidence import backlog
-from tests.faults.load import Load, begin_load
+from tests.faults.load import Load, loading
 from tests.faults.run import SETTINGS
 from tests.faults.tasks import EFFECTS_VARIABLE
 from tests.fixtures.waiting import eventually
@@ -46,12 +46,8 @@ def capacity(servers: HaServers, seed: int) -> float:
             connections=_CALLERS,
             keyless_share=_KEYLESS_SHARE,
         )
-        loading = begin_load(load)
-        try:
-            status = loading.wait(_LOAD_SECONDS)
-        finally:
-            loading.kill()
-            loading.wait()
+        with loading(load) as process:
+            status = process.wait(_LOAD_SECONDS)
         dsn = stack.home.database_url
         eventually(lambda: backlog(dsn, stack.messages).empty, within_seconds=_DRAIN_SECONDS)
         with psycopg.connect(dsn) as connection:

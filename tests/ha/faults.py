@@ -11,6 +11,8 @@ from tests.ha.servers import HaServers
 from tests.ha.stack import HaStack
 
 _QUEUE = "jobs.default.normal"
+_SUPERVISOR_SECONDS = 1.0
+"""After which a supervisor has started again what has died."""
 
 Act = Callable[[HaServers, HaStack], None]
 Heal = Callable[[], None]
@@ -51,7 +53,7 @@ def _kill_primary(servers: HaServers, _: HaStack) -> Heal:
     return _nothing
 
 
-def _lose_primary_machine(servers: HaServers, _: HaStack) -> Heal:
+def _kill_patroni_and_primary(servers: HaServers, _: HaStack) -> Heal:
     primary = servers.postgres.await_primary()
     primary.kill()
     return primary.begin
@@ -144,7 +146,13 @@ def faults(frozen_seconds: float) -> dict[str, Fault]:
             heal_after_seconds=0,
             bounds=Bounds(keyed=15.0, unkeyed=2.0, starts=20.0),
         ),
-        Fault(name="primary's machine gone", strike=_lose_primary_machine, heal_after_seconds=30.0, bounds=lease),
+        Fault(
+            name="Patroni and primary killed",
+            strike=_kill_patroni_and_primary,
+            heal_after_seconds=_SUPERVISOR_SECONDS,
+            bounds=Bounds(keyed=15.0, unkeyed=2.0, starts=20.0),
+        ),
+        Fault(name="primary's machine gone", strike=_kill_patroni_and_primary, heal_after_seconds=30.0, bounds=lease),
         Fault(
             name="primary's machine fenced",
             strike=_fence_primary_machine,

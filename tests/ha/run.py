@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ import psycopg
 from taskplatform.servers import ServerError, started
 from tests.faults.evidence import Evidence, backlog, gather, joined, live_states, watch
 from tests.faults.ledger import Ledger, judge
-from tests.faults.load import Load, begin_load
+from tests.faults.load import Load, loading
 from tests.faults.platform_api import ask, show
 from tests.faults.run import SETTINGS
 from tests.faults.single import hand_in
@@ -91,11 +90,15 @@ class HaRun:
         read_id = self._finished_job()
         after = self.pace.after_seconds
         seconds = self.pace.before_seconds + sum(fault.heal_after_seconds + after for fault in faults)
-        with Reader(self.stack.settings.api_port, self.stack.key, read_id) as reader, self._start_load(seconds) as load:
+        reading = Reader(self.stack.settings.api_port, self.stack.key, read_id)
+        with reading as reader, loading(self._load(seconds)) as load:
             self._began = time.monotonic()
-            self._pass_time(self.pace.before_seconds)
+            until = self._began + self.pace.before_seconds
+            self._pass_time(until)
             for fault in faults:
-                self._carry_out(fault)
+                # Strike and healing take time out of it: the load lasts no longer.
+                until += fault.heal_after_seconds + after
+                self._carry_out(fault, until)
             while load.poll() is None:
                 self._step()
         if load.returncode != 0:
@@ -126,8 +129,8 @@ class HaRun:
         eventually(lambda: asyncio.run(ask(self.stack, "GET", shown))["state"] == "succeeded", within_seconds=30.0)
         return job
 
-    def _start_load(self, seconds: float) -> subprocess.Popen[bytes]:
-        load = Load(
+    def _load(self, seconds: float) -> Load:
+        return Load(
             port=self.stack.settings.api_port,
             key=self.stack.key,
             seed=self.seed,
@@ -137,15 +140,17 @@ class HaRun:
             connections=_CONNECTIONS,
             keyless_share=_KEYLESS_SHARE,
         )
-        return begin_load(load)
 
-    def _carry_out(self, fault: Fault) -> None:
+    def _carry_out(self, fault: Fault, until: float) -> None:
         struck = time.time()
         heal = fault.strike(self.servers, self.stack)
-        self._tell(f"{fault.name}")
-        self._pass_time(fault.heal_after_seconds)
-        self._heal(fault, heal)
-        self._pass_time(self.pace.after_seconds)
+        try:
+            self._tell(f"{fault.name}")
+            self._pass_time(time.monotonic() + fault.heal_after_seconds)
+        finally:
+            # A run that is ended in between too: what is frozen, or waits for it, cannot be told to stop.
+            self._heal(fault, heal)
+        self._pass_time(until)
         self._struck.append((fault, struck, time.time()))
 
     def _heal(self, fault: Fault, heal: Heal) -> None:
@@ -153,8 +158,7 @@ class HaRun:
         if fault.heal_after_seconds:
             self._tell(f"{fault.name}: healed")
 
-    def _pass_time(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
+    def _pass_time(self, until: float) -> None:
         while time.monotonic() < until:
             self._step()
 

@@ -21,6 +21,18 @@ def test_commits_count_on_one_of_two_standbys(ha: HaServers) -> None:
     assert ha.postgres.execute("SHOW synchronous_standby_names") == 'ANY 1 ("{}","{}")'.format(*others)
 
 
+def test_a_patroni_that_is_started_again_goes_on_as_the_leader(ha: HaServers) -> None:
+    primary = ha.postgres.await_primary()
+    postmaster = primary.postmaster()
+
+    primary.process.kill()
+    primary.begin()
+
+    assert ha.postgres.await_primary() is primary
+    assert postmaster is not None
+    assert primary.postmaster() == postmaster
+
+
 def test_every_queue_has_three_copies_and_requests_go_round_a_dead_api(ha: HaServers) -> None:
     body = msgspec.json.encode([{"task": "faults.noop", "args": [1]}])
 
