@@ -2,18 +2,19 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.servers import memory
+from taskplatform.servers.trees import send, tree_of
 from tests.ha.faults import faults
+from tests.native.accounting import is_alive
 
 _PROGRAM = (sys.executable, "-m", "tests.ha.campaign")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -32,14 +33,25 @@ def _traces(entry: Path) -> bytes:
     return b""
 
 
+def folder_of(campaign: int) -> Path:
+    """Give the folder of a campaign's servers."""
+    said = b"\0".join(_traces(Path("/proc", str(pid))) for pid in tree_of(campaign))
+    found = re.search(rb"/[^\0]*/taskplatform-ha-\w+", said)
+    assert found is not None
+    return Path(os.fsdecode(found[0]))
+
+
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder for the data of servers, through which their accounts may pass; whoever still uses it is killed."""
-    with tempfile.TemporaryDirectory(prefix="taskplatform-campaign-", dir=memory(), ignore_cleanup_errors=True) as made:
-        Path(made).chmod(0o711)
-        yield Path(made)
-        for pid in living(Path(made)):
-            os.kill(pid, signal.SIGKILL)
+def campaign() -> Iterator[subprocess.Popen[str]]:
+    """A campaign that has just frozen a primary; whatever it leaves behind is killed."""
+    command = (*_PROGRAM, "--jobs-per-second", "20", "primary frozen")
+    with subprocess.Popen(command, cwd=_ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("primary frozen" in line for line in process.stdout)
+        tree, folder = tree_of(process.pid), folder_of(process.pid)
+        yield process
+        send([pid for pid in {*tree, *living(folder)} if is_alive(pid)], signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_help_names_every_fault_and_gives_an_example() -> None:
@@ -60,19 +72,16 @@ def test_a_fault_that_does_not_exist_is_refused() -> None:
 @pytest.mark.faults
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_a_campaign_that_is_ended_while_a_primary_is_frozen_leaves_nothing_behind(folder: Path) -> None:
-    command = (*_PROGRAM, "--jobs-per-second", "20", "primary frozen")
-    environment = {**os.environ, "TMPDIR": str(folder)}
-    with subprocess.Popen(command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True) as campaign:
-        assert campaign.stdout is not None
-        frozen = any("primary frozen" in line for line in campaign.stdout)
-        started = len(living(folder))
+def test_a_campaign_that_is_ended_while_a_primary_is_frozen_leaves_nothing_behind(
+    campaign: subprocess.Popen[str],
+) -> None:
+    folder = folder_of(campaign.pid)
+    started = {*tree_of(campaign.pid), *living(folder)}
 
-        campaign.send_signal(signal.SIGTERM)
-        campaign.send_signal(signal.SIGINT)
-        status = campaign.wait()
+    campaign.send_signal(signal.SIGTERM)
+    campaign.send_signal(signal.SIGINT)
 
-    assert (frozen, status) == (True, 130)
-    assert started > 30
-    assert living(folder) == []
-    assert list(folder.iterdir()) == []
+    assert campaign.wait() == 130
+    assert len(started) > 30
+    assert [pid for pid in started if is_alive(pid)] == living(folder) == []
+    assert not folder.exists()
