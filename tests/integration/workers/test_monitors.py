@@ -138,7 +138,7 @@ def test_a_broker_that_holds_up_publishers_holds_up_no_job(
         eventually(monitor.ask)
         first = bench.submit("wait_for", str(marker))
         eventually(lambda: monitor.of(first))
-        # Many times what a worker is given before it has acknowledged some: a connection that published hears of no more.
+        # More than a worker is given before it acknowledges: over a connection that published, nothing of that is read.
         bench.submit_many([("noop", [])] * _MANY)
 
         rabbitmq.set_memory_alarm(on=True)
