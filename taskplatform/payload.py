@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,6 +26,9 @@ VERSION_HEADER = "tp-version"
 """The version of the task, which is left out where it is 1."""
 ORIGIN = "taskplatform"
 """What the platform's own publishers write into Celery's header `origin`."""
+
+Kind = tuple[str, str, str, Priority, tuple[float | None, float | None], int | None, bool, int]
+"""What the messages of jobs may have in common: all but id, body and trace."""
 
 _SERIES_END = 2**31
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
@@ -81,21 +84,23 @@ def decode_body(body: str | bytes) -> tuple[list[Any], dict[str, Any]]:
     return args, kwargs
 
 
+def kind_of(envelope: Envelope) -> Kind:
+    """Tell the kind of a job."""
+    return (
+        envelope.task,
+        envelope.tenant,
+        envelope.pool,
+        envelope.priority,
+        (envelope.hard_limit_seconds, envelope.soft_limit_seconds),
+        envelope.series,
+        envelope.suspect,
+        envelope.task_version,
+    )
+
+
 def encode(envelope: Envelope, key: bytes) -> Message:
     """Make the signed message of a job."""
-    limits = (envelope.hard_limit_seconds, envelope.soft_limit_seconds)
-    stamp = _stamp(
-        (
-            envelope.task,
-            envelope.tenant,
-            envelope.pool,
-            envelope.priority,
-            limits,
-            envelope.series,
-            envelope.suspect,
-            envelope.task_version,
-        )
-    )
+    stamp = stamp_of(kind_of(envelope))
     job_id = str(envelope.id)
     body = envelope.body.encode()
     headers: dict[str, Any] = {**stamp.headers, "id": job_id}
@@ -142,13 +147,43 @@ def admit(
     Nothing of the message is decompressed, unpickled or imported. A signature must fit one of `keys`; a message without
     one passes only where `allow_unsigned`. Raises Unfit.
     """
-    _check_content(headers, properties)
+    check_content(headers, properties)
+    if not allow_unsigned or headers.get(SIGNATURE_HEADER) is not None:
+        check_signature(headers, body, keys, signed_text)
+    return read(headers, body)
+
+
+def check_content(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
+    """Check that a message says of its body that it is plain JSON. Raises Unfit."""
+    if headers.get("compression"):
+        raise Unfit(Reason.MALFORMED, "compressed messages are not taken")
+    content_type = properties.get("content_type")
+    if content_type != CONTENT_TYPE:
+        raise Unfit(Reason.UNDECODABLE, f"content type {str(content_type)[:80]!r} is not {CONTENT_TYPE}")
+    encoding = str(properties.get("content_encoding") or CONTENT_ENCODING).lower()
+    if encoding not in ("utf-8", "utf8"):
+        raise Unfit(Reason.UNDECODABLE, f"content encoding {encoding[:80]!r} is not {CONTENT_ENCODING}")
+
+
+def check_signature(
+    headers: Mapping[str, Any], body: bytes, keys: Sequence[bytes], text_of: Callable[[Mapping[str, Any]], bytes]
+) -> None:
+    """Check that a message is signed with one of `keys`; `text_of` writes the headers that are signed. Raises Unfit."""
     signature = headers.get(SIGNATURE_HEADER)
     if signature is None:
-        if not allow_unsigned:
-            raise Unfit(Reason.UNSIGNED, "the message carries no signature")
-    elif not any(_fits(signature, headers, body, key) for key in keys):
+        raise Unfit(Reason.UNSIGNED, "the message carries no signature")
+    try:
+        given, text = str(signature).encode(), text_of(headers)
+        fits = any(hmac.compare_digest(given, seal(text, body, key).encode()) for key in keys)
+    except (TypeError, ValueError, RecursionError):
+        # Nobody signs what has no JSON form.
+        fits = False
+    if not fits:
         raise Unfit(Reason.FORGED, "the signature does not fit the message")
+
+
+def read(headers: Mapping[str, Any], body: bytes) -> Envelope:
+    """Read the envelope of a message, whose content and signature are checked elsewhere. Raises Unfit."""
     try:
         decode_body(body)
         return _envelope(headers, body)
@@ -157,6 +192,33 @@ def admit(
         raise Unfit(undecodable, error.detail) from None
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise Unfit(Reason.MALFORMED, f"a header is missing or malformed: {error}") from None
+
+
+@lru_cache(maxsize=1024)
+def stamp_of(kind: Kind) -> Stamp:
+    """Make what the messages of one kind of job share. Raises InvalidInput where the kind has no queue."""
+    task, tenant, pool, priority, limits, series, suspect, version = kind
+    # What Celery assumes where nothing is said is left out: a header costs the broker more than its bytes.
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": task,
+        "origin": ORIGIN,
+        "tp-tenant": tenant,
+        "tp-pool": pool,
+        "tp-priority": str(priority),
+        "tp-series": series,
+    }
+    if limits != (None, None):
+        headers["timelimit"] = list(limits)
+    if suspect:
+        headers["tp-suspect"] = True
+    if version > 1:
+        headers[VERSION_HEADER] = version
+    at = _SIGNED_HEADERS.index("id")
+    values = _signed_values(headers)
+    before, after = msgspec.json.encode(values[:at])[:-1], msgspec.json.encode(values[at + 1 :])[1:]
+    signed = (b"1" + before + b',"', b'",' + after)
+    return Stamp(work_queue(pool, priority), headers, signed)
 
 
 _LONGEST_LIMIT_SECONDS = 366 * 86_400.0
@@ -184,56 +246,11 @@ def _signed_values(headers: Mapping[str, Any]) -> list[Any]:
     return [*(headers.get(name) for name in _SIGNED_HEADERS), *(() if version is None else (version,))]
 
 
-@lru_cache(maxsize=1024)
-def _stamp(kind: tuple[str, str, str, Priority, tuple[float | None, float | None], int | None, bool, int]) -> Stamp:
-    task, tenant, pool, priority, limits, series, suspect, version = kind
-    # What Celery assumes where nothing is said is left out: a header costs the broker more than its bytes.
-    headers: dict[str, Any] = {
-        "lang": "py",
-        "task": task,
-        "origin": ORIGIN,
-        "tp-tenant": tenant,
-        "tp-pool": pool,
-        "tp-priority": str(priority),
-        "tp-series": series,
-    }
-    if limits != (None, None):
-        headers["timelimit"] = list(limits)
-    if suspect:
-        headers["tp-suspect"] = True
-    if version > 1:
-        headers[VERSION_HEADER] = version
-    at = _SIGNED_HEADERS.index("id")
-    values = _signed_values(headers)
-    before, after = msgspec.json.encode(values[:at])[:-1], msgspec.json.encode(values[at + 1 :])[1:]
-    signed = (b"1" + before + b',"', b'",' + after)
-    return Stamp(work_queue(pool, priority), headers, signed)
-
-
 # Both hashes of HMAC (RFC 2104, section 2) with the key taken in: copies of them cost half of what those of hmac do.
 @lru_cache(maxsize=16)
 def _halves(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
     block = (key if len(key) <= _BLOCK_BYTES else hashlib.sha256(key).digest()).ljust(_BLOCK_BYTES, b"\0")
     return hashlib.sha256(bytes(byte ^ 0x36 for byte in block)), hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-
-
-def _check_content(headers: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
-    if headers.get("compression"):
-        raise Unfit(Reason.MALFORMED, "compressed messages are not taken")
-    content_type = properties.get("content_type")
-    if content_type != CONTENT_TYPE:
-        raise Unfit(Reason.UNDECODABLE, f"content type {str(content_type)[:80]!r} is not {CONTENT_TYPE}")
-    encoding = str(properties.get("content_encoding") or CONTENT_ENCODING).lower()
-    if encoding not in ("utf-8", "utf8"):
-        raise Unfit(Reason.UNDECODABLE, f"content encoding {encoding[:80]!r} is not {CONTENT_ENCODING}")
-
-
-def _fits(signature: object, headers: Mapping[str, Any], body: bytes, key: bytes) -> bool:
-    try:
-        return hmac.compare_digest(str(signature).encode(), sign(headers, body, key).encode())
-    except (TypeError, ValueError, RecursionError):
-        # Nobody signs what has no JSON form.
-        return False
 
 
 def _is_not_json(body: bytes) -> bool:

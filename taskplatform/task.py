@@ -28,6 +28,9 @@ POOL_PATTERN = r"^[a-z][a-z0-9_-]{0,62}$"
 LAST_VERSION = 2**31 - 1
 """The highest version of a task."""
 
+MOST_BUNDLE_JOBS = 100
+"""How many jobs may travel together at most."""
+
 
 class RetryLater(TaskplatformError):
     """Raised in a task: this attempt failed, try again after so many seconds (like HTTP's Retry-After)."""
@@ -125,7 +128,8 @@ class TaskSpec:
     """What a task announces, so that submissions can be checked without its code.
 
     `positional` names the parameters that may be given by position, `schema` is the JSON Schema (2020-12) of all
-    parameters as one object, None for a task that takes anything.
+    parameters as one object, None for a task that takes anything. Up to `bundle_jobs` of its jobs may travel in one
+    message.
     """
 
     name: str
@@ -138,6 +142,7 @@ class TaskSpec:
     positional: tuple[str, ...] = ()
     takes_more_positional: bool = False
     schema: Mapping[str, Any] | None = None
+    bundle_jobs: int = 1
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Join positional and named arguments into the object that `schema` describes.
@@ -250,17 +255,21 @@ def task(
     soft_limit_seconds: float | None = None,
     hard_limit_seconds: float | None = None,
     inline: bool = False,
+    bundle_jobs: int = 1,
 ) -> Decorator:
     """Make a function, or an `async def`, a task; its name defaults to `module.function`.
 
     The annotations of its parameters become the schema that submissions are checked against. `inline` promises that the
     function takes at most a few milliseconds and waits for nothing: an async worker then runs it on its event loop.
     A `version` promises that the function also takes the arguments of all versions below it; workers that know only
-    those run none of its jobs. Raises SettingsError for a version or limits that make no sense and for annotations
-    without a JSON form.
+    those run none of its jobs. `bundle_jobs` says that the jobs are so short that up to so many of them may travel, and
+    be fetched by one worker, together. Raises SettingsError for a version, limits or `bundle_jobs` that make no sense
+    and for annotations without a JSON form.
     """
     if isinstance(version, bool) or not 1 <= version <= LAST_VERSION:
         raise SettingsError(f"a task's version is a whole number from 1 to {LAST_VERSION}, not {version!r}")
+    if type(bundle_jobs) is not int or not 1 <= bundle_jobs <= MOST_BUNDLE_JOBS:
+        raise SettingsError(f"bundle_jobs is a whole number from 1 to {MOST_BUNDLE_JOBS}, not {bundle_jobs!r}")
     if soft_limit_seconds is not None and hard_limit_seconds is not None and soft_limit_seconds >= hard_limit_seconds:
         raise SettingsError("soft_limit_seconds must be below hard_limit_seconds")
     policy = retry or Retry()
@@ -281,6 +290,7 @@ def task(
             positional=tuple(p.name for p in signature.parameters.values() if p.kind in _BY_POSITION),
             takes_more_positional=any(p.kind is p.VAR_POSITIONAL for p in signature.parameters.values()),
             schema=_schema(function, signature, full_name),
+            bundle_jobs=bundle_jobs,
         )
         if inspect.iscoroutinefunction(function):
             return CoroutineTask(function=function, spec=spec, retry=policy)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -138,6 +139,17 @@ def test_a_task_has_a_version() -> None:
 def test_a_version_is_a_whole_number_from_one_on(version: int) -> None:
     with pytest.raises(SettingsError, match="whole number from 1"):
         task(name="shop.pay", version=version)
+
+
+def test_a_task_says_how_many_of_its_jobs_may_travel_together() -> None:
+    assert resize.spec.bundle_jobs == 1
+    assert task(name="shop.count", bundle_jobs=100)(lambda: None).spec.bundle_jobs == 100
+
+
+@pytest.mark.parametrize("jobs", [0, -1, 101, True, 2.5])
+def test_a_bundle_holds_a_whole_number_of_jobs(jobs: Any) -> None:
+    with pytest.raises(SettingsError, match="whole number from 1 to 100"):
+        task(name="shop.count", bundle_jobs=jobs)
 
 
 @pytest.mark.parametrize(
