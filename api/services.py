@@ -104,9 +104,9 @@ def new_services(settings: Settings, store: Store, broker: Broker, cache: Cache 
     """Put the parts together. Raises SettingsError when there is no signing key, or for a bad retention file."""
     catalogue = Catalogue(store)
     retention = policy_of(settings).shortest
-    publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
+    publisher = Publisher(broker, settings.signing_secrets()[0], metrics, catalogue.bundle_jobs)
     members: Sequence[IntakeStore] = store.clusters.members if isinstance(store, ShardedStore) else [store]
-    intakes = [Intake(member, broker, settings, metrics) for member in members]
+    intakes = [Intake(member, broker, publisher, settings) for member in members]
     detours = [
         Detour(intake, member, broker, publisher, catalogue, component=f"writes-{number}" if number else "writes")
         for number, (member, intake) in enumerate(zip(members, intakes, strict=True))

@@ -101,7 +101,8 @@ class DeadLetterPage(msgspec.Struct, frozen=True):
 class TaskView(msgspec.Struct, frozen=True):
     """A task that workers have announced; `schema` describes its parameters as JSON Schema, null takes anything.
 
-    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now.
+    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now. Up to `bundle_jobs` of
+    its jobs travel to a worker in one message.
     """
 
     name: str
@@ -113,6 +114,7 @@ class TaskView(msgspec.Struct, frozen=True):
     soft_limit_seconds: float | None
     hard_limit_seconds: float | None
     positional: tuple[str, ...]
+    bundle_jobs: int
     schema: Raw
 
 
@@ -312,6 +314,7 @@ def task_view(task: Announced) -> TaskView:
         soft_limit_seconds=spec.soft_limit_seconds,
         hard_limit_seconds=spec.hard_limit_seconds,
         positional=spec.positional,
+        bundle_jobs=spec.bundle_jobs,
         schema=Raw(_ENCODER.encode(spec.schema)),
     )
 

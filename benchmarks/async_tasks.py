@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks import work
+from benchmarks.tasks import BUNDLE_JOBS
 from taskplatform import task
 
-noop = task(name="benchmarks.noop")(work.async_noop)
+noop = task(name="benchmarks.noop", bundle_jobs=BUNDLE_JOBS)(work.async_noop)
 nap = task(name="benchmarks.nap")(work.async_nap)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.places import Results
+from benchmarks.tasks import BUNDLE_JOBS
 
 PROCESSES = 2
 
@@ -62,7 +63,7 @@ _DRAMATIQ = "processes 2, threads 8, its default prefetch and middleware; one co
 _OURS = Guarantee(job="committed row and quorum queue", worker_killed="run again, fenced", result=_IN_POSTGRES)
 
 
-_HTTP = "HTTP, 100 jobs a request on 4 connections"
+_HTTP = f"no-op jobs with bundle_jobs={BUNDLE_JOBS}; HTTP, 100 jobs a request on 4 connections"
 
 PLATFORM = Entry(
     key="platform",

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 
 from taskplatform.archive.writer import Archive
 from taskplatform.broker.contract import Broker
+from taskplatform.declarations import Declarations
 from taskplatform.dispatcher import Dispatcher
 from taskplatform.expirer import Expirer
 from taskplatform.metrics import Part
@@ -64,9 +65,10 @@ def new_roles(settings: Settings, store: Cluster | ShardedStore, broker: Broker,
     letters are buried by one for all.
     """
     policy, objects = policy_of(settings), new_objects(settings, create=True)
-    publish = Publisher(broker, settings.signing_secrets()[0], metrics)
+    key, declarations = settings.signing_secrets()[0], Declarations(store, metrics)
+    publish = Publisher(broker, key, metrics, declarations.bundle_jobs)
     clusters: Sequence[Cluster] = store.clusters.members if isinstance(store, ShardedStore) else [store]
-    roles: list[Role] = [Undertaker(store, broker, metrics, settings)]
+    roles: list[Role] = [declarations, Undertaker(store, broker, Publisher(broker, key, metrics), settings)]
     for number, cluster in enumerate(clusters):
         of_cluster = (
             Dispatcher(cluster, broker, publish, settings),

@@ -1,4 +1,4 @@
-"""Keeps the broker's queues shallow: tells which queue holds as many messages as it can use soon."""
+"""Keeps the broker's queues shallow: tells which queue holds as many jobs as it can use soon."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from collections.abc import Callable
 from taskplatform.broker.contract import Broker
 from taskplatform.cancelling import cancel
 from taskplatform.errors import Unavailable
+from taskplatform.freight import Freight
 from taskplatform.telemetry import logger
 
 REFRESH_SECONDS = 1.0
 
 
 class Backlog:
-    """The depths of the queues that this process fills: as counted a moment ago, and what it added since."""
+    """The jobs in the queues that this process fills: in what was counted a moment ago, and what it added since."""
 
-    def __init__(self, broker: Broker, limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, broker: Broker, limit: int, freight: Freight, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._broker = broker
         self._limit = limit
+        self._freight = freight
         self._clock = clock
         self._counted: dict[str, int] = {}
         self._added: Counter[str] = Counter()
@@ -59,7 +63,7 @@ class Backlog:
         finally:
             self._counted_at = self._clock()
             self._counting = None
-        self._counted.update({queue: counted.get(queue, 0) for queue in queues})
+        self._counted.update({queue: self._freight.jobs_in(queue, counted.get(queue, 0)) for queue in queues})
         # What was added while the broker counted may or may not be in its answer: it stays in ours.
         for queue in queues:
             self._added[queue] -= before[queue]

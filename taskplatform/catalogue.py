@@ -60,6 +60,11 @@ class Catalogue:
             self._begin()
         return self._checkers.get(name)
 
+    def bundle_jobs(self, name: str) -> int:
+        """Tell how many jobs of a task may travel together; 1 for one that is not known here."""
+        found = self._tasks.get(name)
+        return 1 if found is None else found.spec.bundle_jobs
+
     async def tasks(self) -> list[Announced]:
         """Give every task by name, all those that were announced before this call among them.
 

@@ -52,7 +52,8 @@ class Dispatcher(Role):
         """
         if not self._broker.connected:
             raise BrokerUnavailable("the broker is away")
-        depths = await self._broker.depths(list(self._queues.values()))
+        counted = await self._broker.depths(list(self._queues.values()))
+        depths = {queue: self._publish.freight.jobs_in(queue, messages) for queue, messages in counted.items()}
         full = [gate for gate, queue in self._queues.items() if depths.get(queue, 0) >= self._queue_limit]
         held = await self._store.hold_due(full, self._batch_jobs) if full else 0
         # More may have to be held than one batch: meanwhile the jobs of other queues go on.

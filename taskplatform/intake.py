@@ -19,7 +19,7 @@ from taskplatform.job import Envelope, NewJob, State
 from taskplatform.publish import Publisher
 from taskplatform.settings import Settings
 from taskplatform.store.contract import QUEUE_FULL, Acceptance, Accepted, IntakeStore, Release
-from taskplatform.telemetry import Metrics, logger
+from taskplatform.telemetry import logger
 from taskplatform.topology import work_queue
 from taskplatform.tracing import Step
 
@@ -49,15 +49,14 @@ class _Submission:
 class Intake:
     """Group commit for one process, on one event loop."""
 
-    def __init__(self, store: IntakeStore, broker: Broker, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, store: IntakeStore, broker: Broker, publisher: Publisher, settings: Settings) -> None:
         self._store = store
         self._broker = broker
         self._window_seconds = settings.commit_window_seconds
         self._batch_jobs = settings.commit_batch_jobs
-        self._backlog = Backlog(broker, settings.queue_limit_messages)
-        publisher = Publisher(broker, settings.signing_secrets()[0], metrics)
+        self._backlog = Backlog(broker, settings.queue_limit_messages, publisher.freight)
         self._gathering = Gathering(publisher, self._settle_later)
-        self._metrics = metrics
+        self._metrics = publisher.metrics
         self._log = logger("taskplatform.intake")
         self._waiting: deque[_Submission] = deque()
         self._waiting_jobs = 0

@@ -108,6 +108,9 @@ _DISPATCHER = {
     "tp_dead_letters_buried_total": _counter(
         (Part.DISPATCHER,), "Messages moved from the broker into the dead letters.", "reason"
     ),
+    "tp_bundles_opened_total": _counter(
+        (Part.DISPATCHER,), "Bundles out of the dead-letter queues whose jobs were published again, each by itself."
+    ),
     "tp_archive_jobs_total": _counter((Part.DISPATCHER,), "Ended jobs that went into the archive."),
     "tp_archive_objects_total": _counter((Part.DISPATCHER,), "Objects written to the archive, manifests not counted."),
     "tp_archive_bytes_total": _counter((Part.DISPATCHER,), "Bytes of these objects, compressed."),
@@ -166,7 +169,9 @@ _EXPORTER = {
     ),
     "tp_dead_letters": _watched("Dead letters that nobody has replayed.", "pool", "reason"),
     "tp_census_seconds": _watched("Time that the last count of all live jobs and dead letters took."),
-    "tp_queue_messages": _watched("Messages that wait in a work queue of the broker.", "pool", "priority"),
+    "tp_queue_messages": _watched(
+        "Messages, each of one job or a bundle, that wait in a work queue.", "pool", "priority"
+    ),
     "tp_dead_queue_messages": _watched("Messages that wait in a dead-letter queue for the undertaker.", "pool"),
     "tp_outbox_rows": _watched("Rows in the outbox, each for a batch of jobs."),
     "tp_outbox_jobs": _watched("Jobs in the outbox: their messages are not known to be in the broker."),

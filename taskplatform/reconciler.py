@@ -30,11 +30,15 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """Where messages of a pool are: in the outbox, in the broker, or fetched by workers that have not claimed them."""
+    """Where a pool's queued jobs are: in the outbox, in messages of the broker, or fetched by workers and not claimed.
+
+    Each message may carry up to `most_jobs`.
+    """
 
     outbox: int = 0
     broker: int = 0
     fetched: int = 0
+    most_jobs: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +57,11 @@ class Account:
 def missing(owed: Owed, found: Found) -> Missing:
     """Say how many jobs of a pool are missing at least.
 
-    Messages that are there twice, or of jobs too young to be owed, hide as many that are not: the figure is a lower
-    bound, and exact for an empty queue.
+    Messages that are there twice, or of jobs too young to be owed, hide as many that are not, and so does one that
+    might carry more jobs than it does: the figure is a lower bound, and exact for an empty queue.
     """
-    return Missing(
-        message=max(owed.queued - found.outbox - found.broker - found.fetched, 0), worker=owed.running_without_lease
-    )
+    accounted = found.outbox + found.most_jobs * found.broker + found.fetched
+    return Missing(message=max(owed.queued - accounted, 0), worker=owed.running_without_lease)
 
 
 def least(seen: Iterable[Missing]) -> Missing:
@@ -74,16 +77,22 @@ class Ledger:
     or running, and few, however many wait: the index of queued jobs finds them. The places are looked at in the order
     in which messages travel, outbox, broker, workers, so that one on its way is counted twice rather than not at all;
     workers tell with their lease what they have fetched, so a figure counts when it held for two of those.
+
+    Nobody sees from outside how many jobs a message carries. Every one counts for as many as any task that was ever
+    seen here lets travel together.
     """
 
     def __init__(self, store: WatchStore, broker: Broker, pools: Iterable[str]) -> None:
         self._store = store
         self._broker = broker
         self._pools = set(pools)
+        self._most_jobs = 1
 
     async def look(self) -> dict[str, Account]:
         """Look once. Raises StoreUnavailable and BrokerUnavailable."""
         began = time.monotonic()
+        tasks = (await self._store.tasks()).values()
+        self._most_jobs = max(self._most_jobs, *(task.spec.bundle_jobs for task in tasks), 1)
         outbox = await self._store.in_outbox()
         pools = sorted(self._pools)
         queues = {queue: pool for pool in pools for queue in (*work_queues(pool), dead_queue(pool))}
@@ -99,6 +108,7 @@ class Ledger:
                     outbox=outbox.get(pool, 0),
                     broker=sum(depths.get(queue, 0) for queue, whose in queues.items() if whose == pool),
                     fetched=sum(crew.waiting for crew in fetched if crew.pool == pool),
+                    most_jobs=self._most_jobs,
                 ),
             )
             for pool in pools

@@ -91,7 +91,9 @@ class Settings(BaseSettings):
     key_lifetime_seconds: float = Field(default=86_400.0, gt=0, description="how long an idempotency key names its job")
 
     queue_limit_messages: int = Field(
-        default=20_000, ge=1, description="messages in one work queue above which jobs wait in Postgres"
+        default=20_000,
+        ge=1,
+        description="jobs in one work queue above which others wait in Postgres; of bundles an estimate",
     )
     publish_timeout_seconds: float = Field(default=10.0, gt=0, description="how long a publisher confirm may take")
     relay_after_seconds: float = Field(default=2.0, ge=0, description="age at which the relay takes over an outbox row")

@@ -75,6 +75,7 @@ class Metrics:
     jobs_republished_total: Counter
     jobs_rescued_total: Counter
     dead_letters_buried_total: Counter
+    bundles_opened_total: Counter
     jobs_expired_total: Counter
     archive_jobs_total: Counter
     archive_objects_total: Counter

@@ -1,4 +1,4 @@
-"""Moves messages from the broker's dead-letter queues into the dead letters, with the reason why they ended there."""
+"""Empties the broker's dead-letter queues: messages become dead letters with their reason, bundles are taken apart."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from itertools import compress
 from typing import Any, ClassVar, Protocol
 
 from taskplatform.broker.contract import Broker, DeadMessage
-from taskplatform.errors import StoreUnavailable
-from taskplatform.job import Reason
+from taskplatform.bundle import is_bundle, open_bundle
+from taskplatform.errors import BrokerUnavailable, StoreUnavailable
+from taskplatform.job import Envelope, Reason
 from taskplatform.payload import Unfit, admit
+from taskplatform.publish import Publisher
 from taskplatform.service import Role
 from taskplatform.settings import Settings
-from taskplatform.store.contract import BuriedMessage
-from taskplatform.telemetry import Metrics
+from taskplatform.store.contract import BuriedMessage, Release
 from taskplatform.topology import dead_queue
 
 BURY_SECONDS = 1.0
 BURY_MESSAGES = 100
 HELD_MESSAGES = 1000
-"""How many messages of a queue may wait for clusters that are away before no others are taken."""
+"""How many messages of a queue may wait for clusters, or a broker, that are away before no others are taken."""
 HELD_SECONDS = 5.0
-"""How often it is tried to bury those: a cluster that stands still takes its time to say nothing."""
+"""How often it is tried again with those: a cluster that stands still takes its time to say nothing."""
 HEADERS_LIMIT_BYTES = 16_384
 HEADERS_OVERHEAD_BYTES = 32
 HEADERS_DEPTH = 6
@@ -45,6 +46,10 @@ class Undertaker(Role):
     nothing, because the job is dead by then; a message that belongs to no row gets a second dead letter, so that doubt
     shows twice rather than not at all.
 
+    Of a bundle it is not known which job has brought it here, so none is buried: each goes back to its queue in a
+    message of its own, and what ends here once more speaks for itself. The bundle is acknowledged when all of these are
+    confirmed.
+
     What belongs to a cluster that is away, one of several, is held until it is back, and keeps no others waiting.
     """
 
@@ -54,14 +59,15 @@ class Undertaker(Role):
         self,
         store: Graves,
         broker: Broker,
-        metrics: Metrics,
+        publish_singly: Publisher,
         settings: Settings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__(metrics, pause_seconds=BURY_SECONDS)
+        super().__init__(publish_singly.metrics, pause_seconds=BURY_SECONDS)
         self._store = store
         self._broker = broker
+        self._publish_singly = publish_singly
         self._queues = [dead_queue(pool) for pool in settings.pools]
         self._keys = settings.signing_secrets()
         self._allow_unsigned = settings.allow_unsigned_messages
@@ -70,7 +76,7 @@ class Undertaker(Role):
         self._again_at = dict.fromkeys(self._queues, float("-inf"))
         for reason in Reason:
             # Shown as zero at first: Prometheus sees no increase in what was not there before.
-            metrics.dead_letters_buried_total.labels(reason=reason)
+            self.metrics.dead_letters_buried_total.labels(reason=reason)
 
     async def run_once(self) -> bool:
         """Bury one batch of each pool; True when there may be more.
@@ -82,7 +88,7 @@ class Undertaker(Role):
             more = await self._empty(queue) or more
         held = sum(map(len, self._held.values()))
         if held and not more:
-            raise StoreUnavailable(f"{held} messages are held until the clusters of their jobs are back")
+            raise StoreUnavailable(f"{held} messages are held until who is to have their jobs is back")
         return more
 
     async def _empty(self, queue: str) -> bool:
@@ -92,24 +98,54 @@ class Undertaker(Role):
         taken = await self._broker.take_dead(queue, most)
         again = self._clock() >= self._again_at[queue]
         tried = [message for message in taken if again or message.tag not in held]
-        buried = await self._bury(tried) if tried else []
-        if buried:
-            await self._broker.settle_dead(buried)
-        if again and len(buried) < len(tried):
+        done = await self._lay_out(tried) if tried else []
+        if done:
+            await self._broker.settle_dead(done)
+        if again and len(done) < len(tried):
             # A new one that has to be held puts off none that was held before.
             self._again_at[queue] = self._clock() + HELD_SECONDS
-        left = self._held[queue] = {message.tag for message in taken} - {message.tag for message in buried}
+        left = self._held[queue] = {message.tag for message in taken} - {message.tag for message in done}
         return len(taken) >= most and len(left) < HELD_MESSAGES
 
-    async def _bury(self, tried: Sequence[DeadMessage]) -> list[DeadMessage]:
-        letters = [diagnose(message, self._keys, allow_unsigned=self._allow_unsigned) for message in tried]
-        done = await self._store.bury(letters)
-        for letter in compress(letters, done):
+    async def _lay_out(self, tried: Sequence[DeadMessage]) -> list[DeadMessage]:
+        letters: list[tuple[DeadMessage, BuriedMessage]] = []
+        bundles: list[tuple[DeadMessage, list[Envelope]]] = []
+        for message in tried:
+            try:
+                if is_bundle(message.headers):
+                    jobs = open_bundle(message.headers, message.body, message.properties, self._keys)
+                    bundles.append((message, jobs))
+                else:
+                    letters.append((message, diagnose(message, self._keys, allow_unsigned=self._allow_unsigned)))
+            except Unfit as unfit:
+                letters.append((message, _letter_of(message, unfit)))
+        return [*await self._bury(letters), *await self._take_apart(bundles)]
+
+    async def _bury(self, letters: Sequence[tuple[DeadMessage, BuriedMessage]]) -> list[DeadMessage]:
+        if not letters:
+            return []
+        done = await self._store.bury([letter for _, letter in letters])
+        buried = list(compress(letters, done))
+        for _, letter in buried:
             self.metrics.dead_letters_buried_total.labels(reason=str(letter.reason)).inc()
-        buried = list(compress(tried, done))
         if buried:
-            self._log.warning("Buried messages", queue=tried[0].queue, messages=len(buried))
-        return buried
+            self._log.warning("Buried messages", queue=letters[0][0].queue, messages=len(buried))
+        return [message for message, _ in buried]
+
+    async def _take_apart(self, bundles: Sequence[tuple[DeadMessage, Sequence[Envelope]]]) -> list[DeadMessage]:
+        apart: list[DeadMessage] = []
+        for message, jobs in bundles:
+            try:
+                confirmed = await self._publish_singly([Release(envelope=job, outbox_id=None) for job in jobs])
+            except BrokerUnavailable:
+                # Those behind it would wait for the broker as long and as vainly.
+                break
+            if confirmed >= {job.id for job in jobs}:
+                apart.append(message)
+                self.metrics.bundles_opened_total.inc()
+        if apart:
+            self._log.warning("Took bundles apart", queue=apart[0].queue, messages=len(apart))
+        return apart
 
 
 def diagnose(message: DeadMessage, keys: Sequence[bytes], *, allow_unsigned: bool) -> BuriedMessage:
@@ -117,24 +153,16 @@ def diagnose(message: DeadMessage, keys: Sequence[bytes], *, allow_unsigned: boo
 
     Only one that passes the check of every message speaks for its job: a forged one must not bury somebody's work.
     """
-    headers = headers_as_json(message.headers)
-    queue = _printable(message.source_queue)
     try:
         envelope = admit(message.headers, message.body, message.properties, keys, allow_unsigned=allow_unsigned)
     except Unfit as unfit:
-        return BuriedMessage(
-            reason=unfit.reason,
-            queue=queue,
-            detail=_printable(str(unfit)),
-            headers=headers,
-            raw=message.body,
-        )
+        return _letter_of(message, unfit)
     reason, detail = _why_given_up(message.reason, envelope.task)
     return BuriedMessage(
         reason=reason,
-        queue=queue,
+        queue=_printable(message.source_queue),
         detail=_printable(detail),
-        headers=headers,
+        headers=headers_as_json(message.headers),
         raw=message.body,
         tenant=_printable(envelope.tenant),
         job_id=envelope.id,
@@ -159,6 +187,16 @@ def headers_as_json(headers: Mapping[str, Any]) -> str:
     if len(kept) < len(headers):
         kept.append(f"{json.dumps('…')}: {len(headers) - len(kept)}")
     return "{" + ", ".join(kept) + "}"
+
+
+def _letter_of(message: DeadMessage, unfit: Unfit) -> BuriedMessage:
+    return BuriedMessage(
+        reason=unfit.reason,
+        queue=_printable(message.source_queue),
+        detail=_printable(str(unfit)),
+        headers=headers_as_json(message.headers),
+        raw=message.body,
+    )
 
 
 def _plain(value: object, depth: int) -> object:

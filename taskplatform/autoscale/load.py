@@ -104,6 +104,7 @@ def sample_of(pool: str, measured: Measurement, fleet: Sequence[Standing], plan:
     mean = _mean(loads, histories)
     ready = sum(load.ready for load in loads)
     # A plain Celery message has no row before it is claimed; a row's message may be on its way. One of both is enough.
+    # Beside bundles, which are fewer messages than rows, such messages are seen late: when the bundles are gone.
     unseen = max(around.messages - ready, 0)
     active = [one for one in fleet if not one.draining and not one.silent]
     arrived = sum(load.arrived for load in loads)

@@ -40,9 +40,10 @@ def of_accounts(looks: Sequence[Mapping[str, Account]]) -> Iterator[Finding]:
     for pool, account in sorted(looks[-1].items()):
         held = least(look[pool].missing for look in looks if pool in look)
         found = account.found
+        carrying = f" (each of up to {found.most_jobs} jobs)" if found.most_jobs > 1 else ""
         told = (
             f"pool {pool}: {account.owed.queued} wait for a worker; messages: {found.outbox} in the outbox,"
-            f" {found.broker} in the broker, {found.fetched} fetched by workers"
+            f" {found.broker} in the broker{carrying}, {found.fetched} fetched by workers"
         )
         if held.message or held.worker:
             hint = "look for a dispatcher, which publishes and rescues them; docs/runbooks/JobsUnaccounted.md"

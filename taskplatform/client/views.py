@@ -124,7 +124,8 @@ class TaskView:
     """A task that the workers have announced.
 
     `positional` names the parameters that may be given by position, `schema` is the JSON Schema of all as one object.
-    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now.
+    New jobs are of this `version`; `live_versions` are those of the workers that take jobs now. Up to `bundle_jobs` of
+    its jobs travel to a worker in one message.
     """
 
     name: str
@@ -136,6 +137,7 @@ class TaskView:
     soft_limit_seconds: float | None = None
     hard_limit_seconds: float | None = None
     positional: tuple[str, ...] = ()
+    bundle_jobs: int = 1
     schema: dict[str, Any] | None = None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from taskplatform.job import State
+from taskplatform.task import Announced
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class OutboxState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
-    """The workers of a pool whose lease holds; `waiting` messages are fetched and not claimed."""
+    """The workers of a pool whose lease holds; `waiting` jobs are fetched and not claimed."""
 
     pool: str
     draining: bool
@@ -93,6 +94,9 @@ class WatchStore(Protocol):
 
     async def in_outbox(self) -> dict[str, int]:
         """Count the queued jobs, by pool, of which an outbox row says that their message is still to be confirmed."""
+
+    async def tasks(self) -> dict[str, Announced]:
+        """Give every task that was ever announced, by name."""
 
     async def owed(self, age_seconds: float) -> dict[str, Owed]:
         """Count, by pool, jobs that were queued at least so long ago; cheap however many jobs wait elsewhere."""

@@ -42,17 +42,18 @@ QUEUE = work_queue("default", Priority.NORMAL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
-    """What roles are played on; `settings` name its database and its broker."""
+    """What roles are played on; `settings` name its database and its broker. All tasks let `bundle_jobs` travel."""
 
     store: DrivenStore
     broker: Broker
     settings: Settings
     metrics: Metrics = field(default_factory=new_metrics)
+    bundle_jobs: int = 1
 
     @property
     def publish(self) -> Publisher:
         """Publish what a role hands over."""
-        return Publisher(self.broker, KEY.encode(), self.metrics)
+        return Publisher(self.broker, KEY.encode(), self.metrics, lambda task: self.bundle_jobs)
 
     @property
     def broker_url(self) -> str:
@@ -86,7 +87,8 @@ class Stage:
 
     def undertaker(self, **settings: Any) -> Undertaker:
         """Make an undertaker."""
-        return Undertaker(self.store.services, self.broker, self.metrics, self.settings.changed(**settings))
+        singly = Publisher(self.broker, KEY.encode(), self.metrics)
+        return Undertaker(self.store.services, self.broker, singly, self.settings.changed(**settings))
 
     def play(self, role: Role) -> None:
         """Do rounds until there is nothing more to do at once."""

@@ -67,7 +67,7 @@ def test_a_malformed_message_is_buried_for_its_reason(
 ) -> None:
     job, message = _queued(rabbit_stage)
     sent = parcel(message)
-    _reject(rabbit_stage, sent)
+    reject(rabbit_stage, sent)
 
     letter = _buried(rabbit_stage)
 
@@ -77,7 +77,7 @@ def test_a_malformed_message_is_buried_for_its_reason(
 
 def test_a_job_that_no_worker_knows_is_dead(rabbit_stage: Stage) -> None:
     job, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, of(message))
+    reject(rabbit_stage, of(message))
 
     letter = _buried(rabbit_stage)
 
@@ -93,7 +93,7 @@ def test_a_job_that_no_worker_knows_is_dead(rabbit_stage: Stage) -> None:
 
 def test_a_job_whose_message_came_back_too_often_is_dead(rabbit_stage: Stage) -> None:
     job, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, of(message), times=DELIVERY_LIMIT + 1)
+    reject(rabbit_stage, of(message), times=DELIVERY_LIMIT + 1)
 
     letter = _buried(rabbit_stage)
 
@@ -103,7 +103,7 @@ def test_a_job_whose_message_came_back_too_often_is_dead(rabbit_stage: Stage) ->
 
 def test_an_unsigned_message_buries_its_job_only_where_unsigned_ones_are_taken(rabbit_stage: Stage) -> None:
     job, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, unsigned(message))
+    reject(rabbit_stage, unsigned(message))
 
     letter = _buried(rabbit_stage, allow_unsigned_messages=True)
 
@@ -113,18 +113,18 @@ def test_an_unsigned_message_buries_its_job_only_where_unsigned_ones_are_taken(r
 def test_a_late_copy_of_a_message_does_not_touch_the_job_that_runs(rabbit_stage: Stage) -> None:
     job, message = _queued(rabbit_stage)
     rabbit_stage.store.started(job)
-    _reject(rabbit_stage, of(message))
+    reject(rabbit_stage, of(message))
 
     eventually(lambda: rabbit_stage.store.wait(rabbit_stage.broker.depths([DEAD])) == {DEAD: 1}, within_seconds=30)
 
     rabbit_stage.play(rabbit_stage.undertaker())
 
-    assert (rabbit_stage.states([job]), _letters(rabbit_stage)) == ({State.RUNNING}, [])
+    assert (rabbit_stage.states([job]), letters(rabbit_stage)) == ({State.RUNNING}, [])
 
 
 def test_a_buried_message_is_gone_from_the_broker(rabbit_stage: Stage) -> None:
     _, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, of(message))
+    reject(rabbit_stage, of(message))
 
     _buried(rabbit_stage)
 
@@ -133,28 +133,28 @@ def test_a_buried_message_is_gone_from_the_broker(rabbit_stage: Stage) -> None:
 
 def test_what_could_not_be_stored_is_buried_later(rabbit_stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     _, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, of(message))
+    reject(rabbit_stage, of(message))
 
     with monkeypatch.context() as outage:
         outage.setattr(rabbit_stage.store.services, "bury", _raises(StoreUnavailable("away")))
         eventually(lambda: _round_fails(rabbit_stage, StoreUnavailable))
     rabbit_stage.play(rabbit_stage.undertaker())
 
-    assert [letter.reason for letter in _letters(rabbit_stage)] == [Reason.UNKNOWN_TASK]
+    assert [letter.reason for letter in letters(rabbit_stage)] == [Reason.UNKNOWN_TASK]
 
 
 def test_an_acknowledgement_that_is_lost_leaves_one_dead_letter_of_a_job(
     rabbit_stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, message = _queued(rabbit_stage)
-    _reject(rabbit_stage, of(message))
+    reject(rabbit_stage, of(message))
 
     with monkeypatch.context() as outage:
         outage.setattr(rabbit_stage.broker, "settle_dead", _raises(BrokerUnavailable("away")))
         eventually(lambda: _round_fails(rabbit_stage, BrokerUnavailable))
     rabbit_stage.play(rabbit_stage.undertaker())
 
-    assert [letter.job_id for letter in _letters(rabbit_stage)] == [job.id]
+    assert [letter.job_id for letter in letters(rabbit_stage)] == [job.id]
 
 
 def _queued(stage: Stage) -> tuple[NewJob, Message]:
@@ -163,7 +163,7 @@ def _queued(stage: Stage) -> tuple[NewJob, Message]:
     return job, encode(envelope, KEY.encode())
 
 
-def _reject(stage: Stage, parcel: Parcel, times: int = 1) -> None:
+def reject(stage: Stage, parcel: Parcel, times: int = 1) -> None:
     with kombu.Connection(stage.broker_url) as connection:
         channel: Any = connection.default_channel
         message = channel.prepare_message(
@@ -177,14 +177,14 @@ def _reject(stage: Stage, parcel: Parcel, times: int = 1) -> None:
 
 def _buried(stage: Stage, **settings: Any) -> DeadLetter:
     with stage.playing(stage.undertaker(**settings)):
-        (letter,) = eventually(lambda: _letters(stage), within_seconds=30)
+        (letter,) = eventually(lambda: letters(stage), within_seconds=30)
         eventually(lambda: stage.store.wait(stage.broker.depths([DEAD])) == {DEAD: 0})
     whole = stage.store.wait(stage.store.services.letter(letter.id))
     assert whole is not None
     return whole
 
 
-def _letters(stage: Stage) -> list[DeadLetter]:
+def letters(stage: Stage) -> list[DeadLetter]:
     return stage.store.wait(stage.store.services.letters(LetterFilter(tenant=None), 100))
 
 

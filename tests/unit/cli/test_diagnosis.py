@@ -165,3 +165,12 @@ def test_a_pool_that_the_first_look_did_not_know_is_judged_by_the_others() -> No
     looks = [{"default": _account(0)}, {"default": _account(0), "gpu": _account(4, broker=1)}]
 
     assert [finding.health for finding in of_accounts(looks)] == [Health.OK, Health.WRONG]
+
+
+def test_messages_that_may_carry_many_jobs_are_told_as_such() -> None:
+    told = [
+        finding.detail for look in (1, 10) for finding in of_accounts([{"p": _account(5, broker=5, most_jobs=look)}])
+    ]
+
+    assert ["in the broker," in text for text in told] == [True, False]
+    assert "5 in the broker (each of up to 10 jobs)," in told[1]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from taskplatform.backlog import REFRESH_SECONDS, Backlog
 from taskplatform.errors import BrokerUnavailable
+from taskplatform.freight import Freight
 from tests.unit.roles.test_publish import Obliging
 
 
@@ -32,14 +33,14 @@ def taken(backlog: Backlog, most: int = 10) -> int:
 
 
 def test_a_queue_takes_up_to_its_limit() -> None:
-    assert taken(Backlog(Counting(), 3)) == 3
+    assert taken(Backlog(Counting(), 3, Freight())) == 3
 
 
 def test_a_full_queue_is_counted_again_though_nothing_is_added_to_it() -> None:
     async def scene() -> int:
         now = 0.0
         broker = Counting(depth=3)
-        backlog = Backlog(broker, 3, clock=lambda: now)
+        backlog = Backlog(broker, 3, Freight(), clock=lambda: now)
         taken(backlog)
         await counted(backlog)
         now += REFRESH_SECONDS
@@ -52,9 +53,21 @@ def test_a_full_queue_is_counted_again_though_nothing_is_added_to_it() -> None:
     assert asyncio.run(scene()) == 2
 
 
+def test_a_queue_of_bundles_is_as_full_as_its_jobs_make_it() -> None:
+    async def scene() -> int:
+        freight = Freight(clock=lambda: 0.0)
+        freight.note("q", messages=1, jobs=4)
+        backlog = Backlog(Counting(depth=2), 10, freight)
+        backlog.take("q")
+        await counted(backlog)
+        return taken(backlog)
+
+    assert asyncio.run(scene()) == 2
+
+
 def test_what_was_added_counts_while_the_broker_does_not_answer() -> None:
     async def scene() -> int:
-        backlog = Backlog(Counting(depth=None), 3)
+        backlog = Backlog(Counting(depth=None), 3, Freight())
         taken(backlog, 2)
         await counted(backlog)
         return taken(backlog)

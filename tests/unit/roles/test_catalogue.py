@@ -18,13 +18,14 @@ class Tasks:
     def __init__(self, *names: str) -> None:
         self.names = list(names)
         self.away = False
+        self.bundle_jobs = 1
         self.reads = 0
 
     async def tasks(self) -> dict[str, Announced]:
         self.reads += 1
         if self.away:
             raise StoreUnavailable("away")
-        return {name: Announced(spec=TaskSpec(name=name)) for name in self.names}
+        return {name: Announced(spec=TaskSpec(name=name, bundle_jobs=self.bundle_jobs)) for name in self.names}
 
 
 def run(tasks: Tasks, use: Callable[[Catalogue], Awaitable[None]]) -> None:
@@ -91,5 +92,15 @@ def test_the_list_holds_what_was_announced_a_moment_ago_and_what_is_known_while_
         assert [task.spec.name for task in await catalogue.tasks()] == ["new", "old"]
         tasks.away = True
         assert [task.spec.name for task in await catalogue.tasks()] == ["new", "old"]
+
+    run(tasks, scene)
+
+
+def test_of_an_unknown_task_no_jobs_travel_together() -> None:
+    tasks = Tasks("old")
+    tasks.bundle_jobs = 7
+
+    async def scene(catalogue: Catalogue) -> None:
+        assert (catalogue.bundle_jobs("old"), catalogue.bundle_jobs("new")) == (7, 1)
 
     run(tasks, scene)

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from taskplatform.canary import Canary
 from taskplatform.job import Reason
+from taskplatform.publish import Publisher
 from taskplatform.rescuer import Rescuer
 from taskplatform.settings import load
 from taskplatform.telemetry import new_metrics
@@ -15,7 +16,7 @@ NOBODY = cast(Any, None)
 def test_the_first_burial_rescue_or_lost_canary_is_an_increase() -> None:
     metrics, settings = new_metrics(), load({}, signing_keys="k" * 32, pools="default,gpu")
 
-    Undertaker(NOBODY, NOBODY, metrics, settings)
+    Undertaker(NOBODY, NOBODY, Publisher(NOBODY, b"k", metrics), settings)
     Rescuer(NOBODY, metrics, settings)
     Canary(NOBODY, metrics, settings)
 

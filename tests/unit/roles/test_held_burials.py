@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import count
+from itertools import compress, count
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -12,15 +12,19 @@ import msgspec
 import pytest
 
 from taskplatform.broker.contract import DeadMessage
+from taskplatform.bundle import encode_bundle
 from taskplatform.errors import StoreUnavailable
+from taskplatform.job import Reason
 from taskplatform.metrics import Part
-from taskplatform.payload import CONTENT_TYPE, encode
+from taskplatform.payload import Message, admit, encode
+from taskplatform.publish import Publisher
 from taskplatform.settings import load
 from taskplatform.store.contract import BuriedMessage
 from taskplatform.telemetry import new_metrics
 from taskplatform.topology import dead_queue
 from taskplatform.undertaker import BURY_MESSAGES, HELD_MESSAGES, HELD_SECONDS, Undertaker
 from tests.unit.roles.test_undertaker import JOB, a_dead_message
+from tests.unit.test_payload import PROPERTIES
 
 KEY = b"k" * 32
 QUEUE, OTHER_QUEUE = dead_queue("default"), dead_queue("bulk")
@@ -32,16 +36,26 @@ class Queues:
     def __init__(self) -> None:
         self.waiting: list[DeadMessage] = []
         self.taken: list[DeadMessage] = []
+        self.published: list[Message] = []
+        self.refused: set[UUID] = set()
         self._tags = count(1)
 
     def add(self, jobs: int, queue: str = QUEUE) -> set[UUID]:
         """Add messages of so many jobs to a queue."""
         ids = {uuid4() for _ in range(jobs)}
         for job_id in ids:
-            message = encode(msgspec.structs.replace(JOB, id=job_id), KEY)
-            dead = a_dead_message(headers=dict(message.headers), properties={"content_type": CONTENT_TYPE})
-            self.waiting.append(replace(dead, tag=next(self._tags), queue=queue))
+            self._put(encode(msgspec.structs.replace(JOB, id=job_id), KEY), queue)
         return ids
+
+    def add_bundle(self, key: bytes = KEY) -> set[UUID]:
+        """Add a bundle of three jobs."""
+        jobs = [msgspec.structs.replace(JOB, id=uuid4()) for _ in range(3)]
+        self._put(encode_bundle(jobs, key), QUEUE)
+        return {job.id for job in jobs}
+
+    def _put(self, message: Message, queue: str) -> None:
+        dead = a_dead_message(headers=dict(message.headers), body=message.body)
+        self.waiting.append(replace(dead, tag=next(self._tags), queue=queue))
 
     async def take_dead(self, queue: str, limit: int) -> list[DeadMessage]:
         """Give what was taken before, and more."""
@@ -57,21 +71,31 @@ class Queues:
         tags = {message.tag for message in messages}
         self.taken = [message for message in self.taken if message.tag not in tags]
 
+    async def publish(self, messages: Sequence[Message]) -> set[str]:
+        """Confirm what may be confirmed."""
+        self.published += [message for message in messages if UUID(message.id) not in self.refused]
+        return {message.id for message in messages if UUID(message.id) not in self.refused}
+
 
 class Graves:
     """Keeps messages, but for those of jobs whose cluster is away."""
 
     def __init__(self) -> None:
         self.away: set[UUID] = set()
-        self.buried: list[UUID | None] = []
+        self.letters: list[BuriedMessage] = []
         self.asked = 0
 
     async def bury(self, messages: Sequence[BuriedMessage]) -> list[bool]:
         """Keep what can be kept."""
         self.asked += len(messages)
         done = [message.job_id not in self.away for message in messages]
-        self.buried += [message.job_id for message in messages if message.job_id not in self.away]
+        self.letters += compress(messages, done)
         return done
+
+    @property
+    def buried(self) -> list[UUID | None]:
+        """Tell whose messages are kept."""
+        return [letter.job_id for letter in self.letters]
 
 
 class Bench:
@@ -80,8 +104,9 @@ class Bench:
     def __init__(self) -> None:
         self.queue, self.graves, self.now = Queues(), Graves(), 0.0
         settings = load({}, signing_keys=KEY.decode(), pools="default,bulk")
+        broker, metrics = cast(Any, self.queue), new_metrics(Part.DISPATCHER)
         self.undertaker = Undertaker(
-            self.graves, cast(Any, self.queue), new_metrics(Part.DISPATCHER), settings, clock=lambda: self.now
+            self.graves, broker, Publisher(broker, KEY, metrics), settings, clock=lambda: self.now
         )
 
     def play(self) -> None:
@@ -157,3 +182,40 @@ def test_no_more_is_held_than_there_is_room_for(bench: Bench) -> None:
         bench.play()
 
     assert len(bench.queue.waiting) == BURY_MESSAGES
+
+
+def test_a_bundle_is_taken_apart_and_buries_nobody(bench: Bench) -> None:
+    jobs, others = bench.queue.add_bundle(), bench.queue.add(2)
+
+    bench.play()
+
+    sent = [admit(one.headers, one.body, PROPERTIES, [KEY], allow_unsigned=False) for one in bench.queue.published]
+    assert sent == [msgspec.structs.replace(JOB, id=one.id) for one in sent]
+    assert ({one.id for one in sent}, set(bench.graves.buried), bench.queue.taken) == (jobs, others, [])
+
+
+@pytest.mark.parametrize("refused", [1, 3])
+def test_a_bundle_stays_until_all_its_jobs_are_confirmed(bench: Bench, refused: int) -> None:
+    jobs, others = bench.queue.add_bundle(), bench.queue.add(1)
+    bench.queue.refused = set(list(jobs)[:refused])
+
+    with pytest.raises(StoreUnavailable, match="1 messages"):
+        bench.play()
+    held = len(bench.queue.taken)
+    bench.queue.refused = set()
+    bench.now += HELD_SECONDS
+    bench.play()
+
+    assert (held, bench.queue.taken, set(bench.graves.buried)) == (1, [], others)
+    assert {UUID(message.id) for message in bench.queue.published} == jobs
+
+
+def test_a_forged_bundle_is_buried_as_it_is_and_speaks_for_no_job(bench: Bench) -> None:
+    bench.queue.add_bundle(b"n" * 32)
+    (message,) = bench.queue.waiting
+
+    bench.play()
+
+    (letter,) = bench.graves.letters
+    assert (letter.reason, letter.raw, letter.job_id) == (Reason.FORGED, message.body, None)
+    assert (bench.queue.published, bench.queue.taken) == ([], [])

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from taskplatform.broker.contract import DeadMessage
+from taskplatform.bundle import JOBS_HEADER
 from taskplatform.errors import BrokerUnavailable
+from taskplatform.freight import Freight
 from taskplatform.job import Envelope
 from taskplatform.payload import CONTENT_TYPE, Message, admit, encode_body
 from taskplatform.publish import Publisher, settled_rows
@@ -99,6 +101,48 @@ def test_messages_without_a_confirm_are_counted() -> None:
     asyncio.run(Publisher(Obliging(confirms=1), KEY, metrics)([release(), release(), release()]))
 
     assert metrics.registry.get_sample_value("tp_publish_unconfirmed_total") == 2
+
+
+def test_jobs_travel_together_and_are_confirmed_together() -> None:
+    broker, releases = Obliging(confirms=2), [release() for _ in range(5)]
+
+    confirmed = asyncio.run(Publisher(broker, KEY, new_metrics(), lambda task: 2)(releases))
+
+    assert [message.headers.get(JOBS_HEADER) for message in broker.messages] == [2, 2, None]
+    assert confirmed == {one.envelope.id for one in releases[:4]}
+
+
+def test_a_job_that_is_released_twice_at_a_time_travels_once() -> None:
+    # Else two bundles might go by the same id, and one of them be taken for confirmed.
+    broker, one, other = Obliging(), release(1), release(1)
+    again = replace(one, outbox_id=2)
+
+    confirmed = asyncio.run(Publisher(broker, KEY, new_metrics(), lambda task: 2)([one, other, again]))
+
+    assert [message.headers.get(JOBS_HEADER) for message in broker.messages] == [2]
+    assert sorted(row for row in settled_rows([one, other, again], confirmed)) == [1, 2]
+
+
+def test_jobs_that_make_no_message_do_not_hold_up_the_others_of_their_task() -> None:
+    good, bad = [release(), release()], [release(pool="NOT A POOL"), release(pool="NOT A POOL")]
+    publish = Publisher(Obliging(), KEY, new_metrics(), lambda task: 9)
+
+    confirmed = asyncio.run(publish([bad[0], *good, bad[1]]))
+
+    assert confirmed == {one.envelope.id for one in good}
+
+
+def test_a_publisher_knows_how_many_jobs_its_confirmed_messages_carry() -> None:
+    publish = Publisher(Obliging(confirms=2), KEY, new_metrics(), lambda task: 4)
+    publish.freight = Freight(clock=lambda: 0.0)
+
+    asyncio.run(publish([*(release() for _ in range(5)), *(release(pool="video") for _ in range(2))]))
+
+    # The bundle of the other queue is not confirmed.
+    assert (publish.freight.jobs_in("jobs.default.normal", 10), publish.freight.jobs_in("jobs.video.normal", 10)) == (
+        25,
+        10,
+    )
 
 
 @settings(deadline=None)
