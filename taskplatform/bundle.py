@@ -83,7 +83,7 @@ def open_bundle(
     """
     check_content(headers, properties)
     count = headers.get(JOBS_HEADER)
-    if isinstance(count, bool) or not isinstance(count, int) or not 2 <= count <= MOST_JOBS:
+    if not isinstance(count, int) or not 2 <= count <= MOST_JOBS:
         raise Unfit(Reason.MALFORMED, f"{JOBS_HEADER} is not a number from 2 to {MOST_JOBS}")
     check_signature(headers, body, keys, lambda signed: _text(count, signed_text(signed)))
     try:

@@ -134,6 +134,13 @@ def test_another_key_and_no_signature_admit_none() -> None:
     assert refusal({name: headers[name] for name in headers if name != SIGNATURE_HEADER}, body) is Reason.UNSIGNED
 
 
+@pytest.mark.parametrize("properties", [{}, {"content_type": "application/x-python-serialize"}])
+def test_a_bundle_says_that_it_is_json(properties: dict[str, Any]) -> None:
+    with pytest.raises(Unfit) as refused:
+        open_bundle(*received(of_one_kind(2)), properties, [KEY])
+    assert refused.value.reason is Reason.UNDECODABLE
+
+
 @pytest.mark.parametrize("count", [None, "2", True, 2.0, 0, 1, MOST_JOBS + 1])
 def test_a_count_that_no_bundle_has_is_malformed(count: object) -> None:
     headers, body = received(of_one_kind(2))
@@ -236,15 +243,14 @@ def test_a_bundle_has_a_bounded_body(lengths: list[int], letter: str) -> None:
             assert len(encode_bundle(group, KEY).body) <= MOST_BYTES
 
 
-def test_a_bundle_is_as_full_as_its_bound_allows() -> None:
-    job = an_envelope(trace=TRACE)
-    many = [job] * MOST_JOBS
-    size = len(encode_bundle(many, KEY).body) // MOST_JOBS
-    room = (MOST_BYTES - 2) // MOST_JOBS - size
-    long = replace(job, body=encode_body(["flower.jpg" + "x" * room], {"width": 160}))
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_a_bundle_is_as_full_as_its_bound_allows(letter: str) -> None:
+    job = an_envelope(body=encode_body([""], {}), trace=TRACE)
+    size = len(encode_bundle([job] * MOST_JOBS, KEY).body) // MOST_JOBS
+    room = ((MOST_BYTES - 2) // MOST_JOBS - size) // len(letter.encode())
+    long, longer = (replace(job, body=encode_body([letter * count], {})) for count in (room, room + 1))
 
     assert [len(group) for group in gather([long] * MOST_JOBS, lambda task: MOST_JOBS)] == [MOST_JOBS]
-    longer = replace(long, body=long.body.replace("x", "xx", 1) + " " * 99)
     assert len(gather([longer] * MOST_JOBS, lambda task: MOST_JOBS)) == 2
 
 
