@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import WorkerShutdown
@@ -17,11 +17,10 @@ from kombu.exceptions import OperationalError
 
 from taskplatform.telemetry import logger
 from taskplatform.topology import queues
-from workers.acks import Acks
 from workers.deliveries import Deliveries
-from workers.held import Tag
 from workers.mail import Mail
-from workers.parent import Parent, Receipts
+from workers.parent import Parent
+from workers.receipts import AmqpReceipts, Receipts, RedisReceipts
 
 # The stubs do not know them.
 _Blueprint: Any = Consumer.Blueprint
@@ -30,68 +29,10 @@ _threads: Any = threads
 _PASS_SECONDS = 0.05
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _LAST_WORDS_SECONDS = 5.0
-_PREFETCH_LEVELS = (8, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_535)
 _RAISE_SECONDS = 0.2
 _LOWER_SECONDS = 5.0
 
 _log = logger(__name__)
-
-
-class AmqpReceipts:
-    """Settles deliveries on one AMQP channel, many with one frame."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-        self._acks = Acks()
-
-    def received(self, tag: Tag) -> None:
-        """See Receipts."""
-        self._acks.received(int(tag))
-
-    def ack(self, tags: Sequence[Tag]) -> None:
-        """See Receipts."""
-        for tag in tags:
-            self._acks.settle(int(tag))
-
-    def reject(self, tags: Sequence[Tag]) -> None:
-        """See Receipts."""
-        for tag in tags:
-            self._acks.rejected(int(tag))
-            self._channel.basic_reject(int(tag), requeue=False)
-
-    def flush(self) -> None:
-        """See Receipts."""
-        settled = self._acks.take()
-        if settled.up_to is not None:
-            self._channel.basic_ack(settled.up_to, multiple=True)
-        for tag in settled.singles:
-            self._channel.basic_ack(tag)
-
-
-class RedisReceipts:
-    """Settles deliveries on a channel of kombu's Redis transport."""
-
-    def __init__(self, channel: Any) -> None:
-        self._channel = channel
-        self._done: list[Tag] = []
-
-    def received(self, tag: Tag) -> None:
-        """See Receipts."""
-
-    def ack(self, tags: Sequence[Tag]) -> None:
-        """See Receipts."""
-        self._done += tags
-
-    def reject(self, tags: Sequence[Tag]) -> None:
-        """See Receipts."""
-        for tag in tags:
-            self._channel.basic_reject(tag, requeue=False)
-
-    def flush(self) -> None:
-        """See Receipts."""
-        if self._done:
-            self._channel.qos.ack_all(self._done)
-            self._done = []
 
 
 class HotConsumer(Consumer):
@@ -115,14 +56,13 @@ class HotConsumer(Consumer):
     channel_errors: tuple[type[Exception], ...]
 
     parent: Parent
-    _prefetch = _PREFETCH_LEVELS[0]
     _prefetch_changed = 0.0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.parent = self.controller.parent
-        self.initial_prefetch_count = self._prefetch
-        self._mail = Mail(self.parent, self.app.settings.signing_secrets())
+        self._prefetch = self.initial_prefetch_count = self.parent.admission.prefetch(0)
+        self._mail = Mail(self.parent.admission, self.app.settings.signing_secrets())
 
     def start(self) -> None:
         """Run until told to stop; a warm shutdown drains before it goes on, also while the broker is away."""
@@ -170,7 +110,7 @@ class HotConsumer(Consumer):
             body = message.body
             raw = body if isinstance(body, bytes) else str(body or "").encode("utf-8", "surrogatepass")
             content = {"content_type": message.content_type, "content_encoding": message.content_encoding}
-            parent.received(message.headers, bytes(raw), content, message.delivery_tag)
+            parent.admission.received(message.headers, bytes(raw), content, message.delivery_tag)
 
         return on_message
 
@@ -201,8 +141,7 @@ class HotConsumer(Consumer):
         if not parent.has(receipts) or parent.pipeline.draining:
             return
         self.hub.call_later(_RAISE_SECONDS, self._adapt_prefetch, receipts)
-        wanted = parent.pipeline.prefetch_jobs()
-        level = next((one for one in _PREFETCH_LEVELS if one >= wanted), _PREFETCH_LEVELS[-1])
+        level = parent.admission.prefetch(parent.pipeline.prefetch_jobs())
         since = time.monotonic() - self._prefetch_changed
         if level == self._prefetch or since < (_RAISE_SECONDS if level > self._prefetch else _LOWER_SECONDS):
             return

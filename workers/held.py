@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from uuid import UUID
 
 import msgspec
 
@@ -88,6 +89,13 @@ class Turn:
     def size(self) -> int:
         """How many jobs it concerns."""
         return len(self.endings) + (len(self.claim.wanted) if self.claim else 0)
+
+    @property
+    def only(self) -> UUID | None:
+        """The job of a turn that concerns a single one."""
+        if self.size != 1:
+            return None
+        return self.claim.wanted[0][0] if self.claim else self.endings[0].id
 
 
 class ClusterPart:

@@ -20,10 +20,10 @@ class Recipient(Protocol):
     def received(
         self, headers: Mapping[str, Any], body: bytes, properties: Mapping[str, Any], tag: int, /
     ) -> Envelope | None:
-        """Check a message, and take it in or reject it; gives its envelope in the first case."""
+        """Check a message, and take it in or reject it; gives the envelope if it was taken in and brings one job."""
 
     def admitted(self, envelope: Envelope, tag: int, /) -> None:
-        """Take in a message that was checked."""
+        """Take in a message that was checked, of one job, as others of its task were before."""
 
 
 class Mail:

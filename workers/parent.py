@@ -5,28 +5,29 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from taskplatform.job import AttemptEnd, Envelope, Outcome
-from taskplatform.payload import Unfit, admit
 from taskplatform.settings import Settings
 from taskplatform.store.statements import call, read_turn, turn_calls
 from taskplatform.store.working import Claimed, Ended, Lease, PutOff
 from taskplatform.telemetry import Metrics, logger
 from taskplatform.tracing import trace_id_of
+from workers.admission import Admission
 from workers.checkpoints import Checkpoints
 from workers.cluster import Cluster
 from workers.endings import handed_back
 from workers.events import Events
 from workers.figures import Figures, TurnFigures
 from workers.floor import Pool
-from workers.held import Held, Settlement, Tag, Turn
+from workers.held import Held, Settlement, Turn
 from workers.link import Answer, NotAtHome, Refused, Row, Rows
 from workers.loop import Loop
 from workers.pipeline import Pipeline
+from workers.receipts import Receipts
 from workers.registry import Registry
 from workers.spans import Spans
 
@@ -37,22 +38,6 @@ _WELL_FILLED = 8
 _WATCH_SECONDS = 1.0
 
 _log = logger(__name__)
-
-
-class Receipts(Protocol):
-    """How deliveries are settled with the broker."""
-
-    def received(self, tag: Tag) -> None:
-        """Note a delivery."""
-
-    def ack(self, tags: Sequence[Tag]) -> None:
-        """Note that these may be acknowledged."""
-
-    def reject(self, tags: Sequence[Tag]) -> None:
-        """Dead-letter these at once."""
-
-    def flush(self) -> None:
-        """Acknowledge what was noted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +75,7 @@ class Parent:
         self._figures.show(parts.pipeline, parts.pool.num_processes)
         self.events = parts.events
         self._spans = parts.spans
-        self._keys = parts.settings.signing_secrets()
-        self._receipts: Receipts | None = None
+        self.admission = Admission(parts.settings, parts.registry, parts.pipeline, self.wake)
         self._due = False
         self._full = False
         self._started = False
@@ -105,7 +89,7 @@ class Parent:
 
     def attach(self, hub: Any, receipts: Receipts | None) -> None:
         """Go on with this hub, and with the channel that `receipts` writes to; None while the broker is away."""
-        self._receipts = receipts
+        self.admission.receipts = receipts
         self._loop.attach(hub)
         for cluster in self._clusters:
             cluster.link.poll()
@@ -120,40 +104,12 @@ class Parent:
 
     def has(self, receipts: Receipts | None) -> bool:
         """Tell whether this is the present channel; None while the broker is away."""
-        return self._receipts is receipts
+        return self.admission.receipts is receipts
 
     def channel_lost(self) -> None:
         """The channel is gone: what it delivered will come again."""
-        self._receipts = None
+        self.admission.receipts = None
         self.pipeline.channel_lost()
-
-    def received(
-        self, headers: Mapping[str, Any], body: bytes, properties: Mapping[str, Any], tag: Tag
-    ) -> Envelope | None:
-        """Check a message, and take it in or reject it; gives its envelope in the first case. No message raises."""
-        receipts = self._receipts
-        if receipts is None:
-            return None
-        receipts.received(tag)
-        try:
-            envelope = admit(
-                headers, body, properties, self._keys, allow_unsigned=self._settings.allow_unsigned_messages
-            )
-        except Unfit as unfit:
-            self._reject(receipts, tag, unfit.reason, str(unfit))
-        except Exception as error:
-            # Whatever a message is made of, it must not end the worker.
-            self._reject(receipts, tag, "malformed", f"{type(error).__name__}: {error}")
-        else:
-            return envelope if self._admit(receipts, envelope, tag) else None
-        return None
-
-    def admitted(self, envelope: Envelope, tag: Tag) -> None:
-        """Take in a message that was checked."""
-        receipts = self._receipts
-        if receipts is not None:
-            receipts.received(tag)
-            self._admit(receipts, envelope, tag)
 
     def outcome(self, held: Held, outcome: Outcome, started: float, stopped: float, seconds: float) -> None:
         """See Floor."""
@@ -238,7 +194,7 @@ class Parent:
     @property
     def ready(self) -> bool:
         """Whether this worker takes work now, and its tasks are announced."""
-        within_reach = self._receipts is not None and any(cluster.link.connected for cluster in self._clusters)
+        within_reach = self.admission.receipts is not None and any(cluster.link.connected for cluster in self._clusters)
         return within_reach and self.begun and self.pool.responsive and not self.pipeline.draining
 
     @property
@@ -246,29 +202,15 @@ class Parent:
         """Whether the event loop turned lately."""
         return not self._started or time.monotonic() - self._beat_at < FAINT_SECONDS
 
-    def _admit(self, receipts: Receipts, envelope: Envelope, tag: Tag) -> bool:
-        if envelope.task not in self._registry.traits:
-            self._reject(receipts, tag, "unknown_task", f"no task {envelope.task!r} here")
-            return False
-        self.pipeline.receive(envelope, tag)
-        self.wake()
-        return True
-
-    def _reject(self, receipts: Receipts, tag: Tag, reason: str, detail: str) -> None:
-        _log.warning("a message was rejected", reason=reason, detail=detail[:500])
-        receipts.reject([tag])
-
     def _settle(self, settlement: Settlement) -> None:
-        receipts = self._receipts
+        receipts = self.admission.receipts
         if receipts is None or not (settlement.ack or settlement.reject):
             return
-        receipts.ack(settlement.ack)
-        if settlement.reject:
-            receipts.reject(settlement.reject)
+        receipts.settle(settlement)
         self._loop.call_soon(lambda: self._flush(receipts))
 
     def _flush(self, receipts: Receipts) -> None:
-        if receipts is self._receipts:
+        if receipts is self.admission.receipts:
             receipts.flush()
 
     def _take_turn(self) -> None:
@@ -296,7 +238,8 @@ class Parent:
                 self._count(turn, cluster.asked_at, recorded, claimed)
                 self._settle(self.pipeline.answered(turn, claimed))
             case Refused(detail=detail):
-                _log.warning("Postgres refused a value of a turn", jobs=turn.size, error=detail)
+                facts = {} if turn.only is None else {"job_id": str(turn.only)}
+                _log.warning("Postgres refused a value of a turn", jobs=turn.size, error=detail, **facts)
                 self._settle(self.pipeline.refused(turn, detail))
             case NotAtHome():
                 cluster.renew()

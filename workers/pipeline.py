@@ -62,13 +62,18 @@ class Pipeline:
 
     @property
     def waiting(self) -> int:
-        """How many messages wait to be claimed."""
+        """How many jobs wait to be claimed."""
         return sum(part.waiting_jobs for part in self._parts)
 
     @property
     def taken(self) -> int:
         """How many jobs are claimed, or being claimed, and have no outcome yet."""
         return len(self._room.taken)
+
+    @property
+    def held(self) -> int:
+        """How many jobs are here, in whatever stage."""
+        return len(self._held)
 
     @property
     def idle(self) -> bool:
@@ -281,7 +286,7 @@ class Pipeline:
         return self._limits.fitting(self.pace.typical_seconds)
 
     def prefetch_jobs(self) -> int:
-        """How many messages are worth having at hand: twice the window, but no hoard of slow jobs.
+        """How many jobs are worth having at hand: twice the window, but no hoard of slow jobs.
 
         Those of a cluster that is away are held beside them, so that they keep no others out.
         """

@@ -100,7 +100,7 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The sign of life of one worker process; `waiting` messages are fetched and not claimed.
+    """The sign of life of one worker process; `waiting` jobs are fetched and not claimed.
 
     `versions` are those of the tasks that it runs, by their names; they stay as they were first.
     """

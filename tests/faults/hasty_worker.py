@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Sequence
 from unittest.mock import patch
 
-from workers.consumer import AmqpReceipts
-from workers.held import Tag
+from workers.held import Settlement, Tag
+from workers.receipts import AmqpReceipts
 
 
-def _received(self: AmqpReceipts, tag: Tag) -> None:
+def _received(self: AmqpReceipts, tag: Tag, jobs: int = 1) -> None:
     self._channel.basic_ack(int(tag))
 
 
-def _settled(self: AmqpReceipts, tags: Sequence[Tag]) -> None:
+def _settled(self: AmqpReceipts, over: Settlement) -> None:
     """The broker has forgotten them long ago."""
 
 
 def main() -> None:
     """Run the worker with acknowledgements that promise too much."""
-    with patch.multiple(AmqpReceipts, received=_received, ack=_settled, reject=_settled):
+    with patch.multiple(AmqpReceipts, received=_received, settle=_settled):
         runpy.run_module("workers", run_name="__main__")
 
 

@@ -10,8 +10,9 @@ from uuid import uuid4
 import pytest
 from msgspec.structs import replace
 
+from taskplatform.bundle import encode_bundle
 from taskplatform.job import Envelope
-from taskplatform.payload import encode, sign
+from taskplatform.payload import encode, seal, sign, signed_text
 from tests.fixtures.celery import Bench
 from tests.fixtures.waiting import eventually
 
@@ -33,6 +34,22 @@ def headers_for(body: bytes, key: bytes, **changes: Any) -> dict[str, Any]:
     headers = {name: value for name, value in headers.items() if value is not None or name not in changes}
     headers["tp-signature"] = sign(headers, body, key)
     return headers
+
+
+def bundles(key: bytes) -> dict[str, tuple[bytes, dict[str, Any], dict[str, Any]]]:
+    """Give bundles in the same way."""
+    jobs = [Envelope(id=uuid4(), task="noop", body="[[1],{},null]", tenant="acme", pool="default") for _ in range(3)]
+    good = encode_bundle(jobs, key)
+    unknown = encode_bundle([replace(job, task="no.such.task") for job in jobs], key)
+    other_id = good.body.replace(str(jobs[1].id).encode(), str(uuid4()).encode())
+    no_id = good.body.replace(str(jobs[1].id).encode(), b"42")
+    signature = seal(b"23" + signed_text(good.headers)[1:], no_id, key)
+    return {
+        "a bundle of an unknown task": (unknown.body, dict(unknown.headers), {}),
+        "a forged bundle": (other_id, dict(good.headers), {}),
+        "a bundle with an id that is none": (no_id, {**good.headers, "tp-signature": signature}, {}),
+        "one job that is called a bundle": (_BODY, {**headers_for(_BODY, key), "tp-jobs": 2}, {}),
+    }
 
 
 def malformed(key: bytes, canary: Path) -> dict[str, tuple[bytes, dict[str, Any], dict[str, Any]]]:
@@ -80,7 +97,7 @@ def bench(request: pytest.FixtureRequest) -> Bench:
 def test_every_malformed_message_ends_in_the_dead_letters_and_the_worker_lives(bench: Bench, tmp_path: Path) -> None:
     worker = bench.worker()
     canary = tmp_path / "canary"
-    messages = malformed(bench.key, canary)
+    messages = malformed(bench.key, canary) | bundles(bench.key)
 
     for body, headers, properties in messages.values():
         bench.publish_raw(body, headers, **properties)
