@@ -57,7 +57,11 @@ def proxied(database: str, postgres: Postgres, proxy: Proxy) -> str:
 
 
 @pytest.mark.parametrize("mode", ["disable", "prefer"])
-@pytest.mark.parametrize("reply", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", _WELCOME, _WELCOME + _NONSENSE])
+@pytest.mark.parametrize(
+    "reply",
+    [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", _WELCOME, _WELCOME + _NONSENSE],
+    ids=["nothing", "HTTP", "welcome", "nonsense"],
+)
 def test_a_server_that_speaks_something_else_cannot_be_reached(reply: bytes, mode: str) -> None:
     with answering(reply) as port, pytest.raises(StoreUnavailable, match="cannot be reached"):
         RawConnection(f"postgresql://postgres@127.0.0.1:{port}/nothing?sslmode={mode}")
