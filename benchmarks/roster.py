@@ -63,7 +63,7 @@ _DRAMATIQ = "processes 2, threads 8, its default prefetch and middleware; one co
 _OURS = Guarantee(job="committed row and quorum queue", worker_killed="run again, fenced", result=_IN_POSTGRES)
 
 
-_HTTP = f"no-op jobs with bundle_jobs={BUNDLE_JOBS}; HTTP, 100 jobs a request on 4 connections"
+_HTTP = "HTTP, 100 jobs a request on 4 connections"
 
 PLATFORM = Entry(
     key="platform",
@@ -76,7 +76,7 @@ PLATFORM = Entry(
     paced=500,
     crowd=Crowd(processes=1, lanes=16),
     crowded=6000,
-    options=f"prefork, default settings; {_HTTP}",
+    options=f"prefork, default settings; no-op jobs with bundle_jobs={BUNDLE_JOBS}; {_HTTP}",
 )
 PLATFORM_ASYNC = Entry(
     key="platform_async",
@@ -89,7 +89,7 @@ PLATFORM_ASYNC = Entry(
     noops=20_000,
     naps=8000,
     paced=500,
-    options=f"2 workers of the kind async, default settings; {_HTTP}",
+    options=f"2 workers of the kind async, default settings; both tasks with bundle_jobs={BUNDLE_JOBS}; {_HTTP}",
 )
 STOCK = Entry(
     key="celery_postgres",

@@ -262,9 +262,9 @@ def task(
     The annotations of its parameters become the schema that submissions are checked against. `inline` promises that the
     function takes at most a few milliseconds and waits for nothing: an async worker then runs it on its event loop.
     A `version` promises that the function also takes the arguments of all versions below it; workers that know only
-    those run none of its jobs. `bundle_jobs` says that the jobs are so short that up to so many of them may travel, and
-    be fetched by one worker, together. Raises SettingsError for a version, limits or `bundle_jobs` that make no sense
-    and for annotations without a JSON form.
+    those run none of its jobs. `bundle_jobs` says that the jobs are so short, or on an async worker so idle, that up to
+    so many of them may travel, and be fetched by one worker, together. Raises SettingsError for a version, limits or
+    `bundle_jobs` that make no sense and for annotations without a JSON form.
     """
     if isinstance(version, bool) or not 1 <= version <= LAST_VERSION:
         raise SettingsError(f"a task's version is a whole number from 1 to {LAST_VERSION}, not {version!r}")
