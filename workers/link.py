@@ -263,7 +263,8 @@ class Link:
         return False
 
     def _take(self, result: PGresult) -> None:
-        prepared = self._preparing.pop(0)
+        # A commit that fails, a server that ends and nonsense have a result that nothing was sent for.
+        prepared = self._preparing.pop(0) if self._preparing else None
         match result.status:
             case ExecStatus.TUPLES_OK | ExecStatus.COMMAND_OK:
                 if prepared is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -149,3 +150,46 @@ def test_a_reply_that_is_none_costs_the_connection_and_no_answer(
         holder.rollback()
 
         assert line.answered(1) == [Rows([[("0",)]])]
+
+
+def said(kind: bytes, body: bytes) -> bytes:
+    """One message of a server, as Postgres' protocol has it."""
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def an_error(severity: bytes, code: bytes) -> bytes:
+    return said(b"E", b"S%b\0V%b\0C%b\0Mno\0\0" % (severity, severity, code))
+
+
+ANSWER = said(b"2", b"") + said(b"n", b"") + said(b"C", b"SELECT 0\0")
+READY = said(b"Z", b"I")
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        pytest.param(ANSWER + an_error(b"ERROR", b"40001") + READY, id="a commit that is refused"),
+        pytest.param(ANSWER + an_error(b"FATAL", b"57P01"), id="an end at the commit"),
+        pytest.param(an_error(b"ERROR", b"22003") + an_error(b"FATAL", b"57P01"), id="an end after an error"),
+        pytest.param(ANSWER + READY + b"\0" * 64, id="nonsense after an answer"),
+    ],
+)
+def test_a_reply_with_more_in_it_than_was_asked_for_costs_the_connection_and_no_answer(
+    line: Line, proxy: Proxy, database: str, reply: bytes
+) -> None:
+    with psycopg.connect(database, autocommit=True) as watch, psycopg.connect(database) as holder:
+        watch.execute("CREATE TABLE days (day int)")
+        line.link.start()
+        line.ask("SELECT count(*) FROM days")
+        line.answered(1)
+        holder.execute("LOCK TABLE days")
+        holder.execute("INSERT INTO days VALUES (1)")
+        line.ask("SELECT count(*) FROM days")
+        line.turn_until(lambda: blocked(watch))
+
+        proxy.say(reply)
+        proxy.cut()
+        line.turn_until(lambda: not line.link.connected)
+        holder.commit()
+
+        assert line.answered(2) == [Rows([[("0",)]]), Rows([[("1",)]])]
