@@ -130,9 +130,12 @@ def test_a_day_that_is_dropped_meanwhile_needs_no_index(postgres: Postgres) -> N
         assert other.execute("SELECT count(*) FROM pg_index WHERE NOT indisvalid").fetchone() == (0,)
 
 
-def test_a_table_that_never_comes_is_named_at_once(postgres: Postgres) -> None:
+def test_a_table_that_never_comes_is_named_at_once_however_late_it_is(
+    postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dsn = postgres.create_database("without_a_table")
     migrate(dsn, revision="0010")
+    monkeypatch.setattr("taskplatform.store.postgres.migrate.PATIENCE_SECONDS", 0.0)
     postgres.execute("DROP TABLE finished_jobs", dbname="without_a_table")
 
     with pytest.raises(StoreUnavailable, match='what is not there: relation "finished_jobs" does not exist'):

@@ -1,4 +1,4 @@
-"""Migrations while a service is at work on the tables: nobody is refused, and nobody is held up for long."""
+"""Migrations while others are at work on the tables: no request is refused, and who gets no table tries again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alembic.script import ScriptDirectory
 from api.app import create_app
 from taskplatform import settings
 from taskplatform.job import State
-from taskplatform.servers import Postgres
+from taskplatform.servers import Postgres, free_ports, started
 from taskplatform.store import migrations
 from taskplatform.store.postgres.migrate import migrate
 from tests.fixtures.servers import Vhost
@@ -69,6 +69,14 @@ def older(postgres: Postgres) -> Iterator[str]:
 def unindexed(postgres: Postgres) -> Iterator[str]:
     """The DSN of a database before the revision that replaces the index of tenants."""
     yield from at(postgres, "0006")
+
+
+@pytest.fixture
+def vacuumed(server_folder: Path) -> Iterator[str]:
+    """The DSN of a database before a revision that changes `jobs`, on a server that vacuums soon."""
+    server = Postgres(server_folder / "vacuumed", free_ports(1)[0], settings={"autovacuum_naptime": "1s"})
+    with started(server):
+        yield from at(server, "0011")
 
 
 @pytest.fixture
@@ -246,3 +254,20 @@ def test_a_migration_that_does_not_get_its_table_steps_back_and_tries_again(
             migration.result(60)
 
     assert revision_of(older) == revisions()[1]
+
+
+def test_a_slow_autovacuum_gives_way_to_a_migration(vacuumed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskplatform.store.postgres.migrate.PATIENCE_SECONDS", 3.0)
+    with psycopg.connect(vacuumed, autocommit=True) as link:
+        link.execute("ALTER TABLE jobs SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)")
+        link.execute(
+            "INSERT INTO jobs (id, tenant, task, pool, priority, state, max_attempts, body)"
+            " SELECT gen_random_uuid(), 't', 't', 'p', 'normal', 'queued', 1, '[]' FROM generate_series(1, 20000)"
+        )
+        link.execute("DELETE FROM jobs")
+        vacuums = "SELECT FROM pg_stat_progress_vacuum WHERE relid = 'jobs'::regclass"
+        eventually(lambda: link.execute(vacuums).fetchone() is not None, within_seconds=30)
+
+        migrate(vacuumed)
+
+    assert revision_of(vacuumed) == revisions()[1]

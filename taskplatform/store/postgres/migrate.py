@@ -25,7 +25,8 @@ _PAUSE_SECONDS = 0.1
 _HELD = (LockNotAvailable, DeadlockDetected)
 # Retention may have dropped the day that was next.
 _GONE = (UndefinedTable, UndefinedObject)
-LOCK_SECONDS = 1
+# Longer than a deadlock takes to be noticed: only then does autovacuum give way.
+LOCK_MILLISECONDS = 1500
 """How long a revision may wait for a table, and with it everybody who comes after it."""
 PATIENCE_SECONDS = 300.0
 """How long a revision that did not get its table is tried again."""
@@ -50,7 +51,7 @@ def migrate(dsn: str, *, revision: str = "head") -> None:
                     # A day that retention dropped is not looked for again.
                     raise StoreUnavailable(f"the migration needs what is not there: {reason}")
                 missed.add(reason)
-            if time.monotonic() > deadline:
+            elif time.monotonic() > deadline:
                 raise StoreUnavailable(
                     f"somebody holds a table that the migration needs, and does not let it go: {reason}"
                 )
@@ -63,7 +64,7 @@ def _upgrade(conninfo: str, revision: str) -> psycopg.Error | None:
     engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
     try:
         with engine.connect() as connection:
-            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_SECONDS}s'")
+            connection.exec_driver_sql(f"SET lock_timeout = '{LOCK_MILLISECONDS}ms'")
             connection.commit()
             config = Config(attributes={"connection": connection})
             config.set_main_option("script_location", "taskplatform.store:migrations")
