@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable
 from taskplatform.broker.contract import Broker
 from taskplatform.cache.contract import Cache
 from taskplatform.errors import TaskplatformError
-from taskplatform.telemetry import Metrics
+from taskplatform.telemetry import Metrics, logger
 
 FRESH_SECONDS = 1.0
 ANSWER_SECONDS = 2.0
 WAIT_SECONDS = 0.2
 """A load balancer asks with little patience: a store that hangs must not make this process look dead."""
+
+_log = logger(__name__)
 
 
 class Condition:
@@ -72,6 +74,9 @@ class Condition:
             async with asyncio.timeout(ANSWER_SECONDS):
                 await self._ask_store()
         except (TaskplatformError, TimeoutError):
+            self._answered = False
+        except Exception as error:  # noqa: BLE001  Whatever it is, the store is of no use.
+            _log.error("The store cannot be asked how it is", exc_info=error)
             self._answered = False
         else:
             self._answered = self.started = True

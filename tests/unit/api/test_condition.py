@@ -3,6 +3,9 @@
 import asyncio
 from typing import cast
 
+import structlog
+from psycopg.errors import InsufficientPrivilege
+
 from api.condition import FRESH_SECONDS, Condition
 from taskplatform.broker.contract import Broker
 from taskplatform.errors import StoreUnavailable
@@ -13,6 +16,7 @@ class _Store:
     def __init__(self) -> None:
         self.asked = 0
         self.away = False
+        self.trouble: Exception = StoreUnavailable("gone")
         self.reached = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.may_answer.set()
@@ -22,7 +26,7 @@ class _Store:
         self.reached.set()
         await self.may_answer.wait()
         if self.away:
-            raise StoreUnavailable("gone")
+            raise self.trouble
 
 
 class _Broker:
@@ -57,6 +61,23 @@ def test_an_old_answer_is_asked_for_anew() -> None:
         return [first, kept, await condition.store()]
 
     assert asyncio.run(look()) == [True, True, False]
+
+
+def test_a_store_that_fails_in_a_way_that_nobody_foresaw_is_away_and_the_log_says_why() -> None:
+    store, now = _Store(), [0.0]
+    store.trouble = InsufficientPrivilege("permission denied for table shards")
+
+    async def look() -> list[bool]:
+        condition = _condition(store, now)
+        first = await condition.store()
+        store.away = True
+        now[0] += FRESH_SECONDS
+        return [first, await condition.store()]
+
+    with structlog.testing.capture_logs() as lines:
+        assert asyncio.run(look()) == [True, False]
+
+    assert [line["exc_info"] for line in lines] == [store.trouble]
 
 
 def test_a_process_has_started_once_the_store_has_answered_and_stays_started() -> None:
