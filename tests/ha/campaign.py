@@ -75,12 +75,13 @@ def _campaign(chosen: Sequence[Fault], jobs_per_second: float | None) -> int:
             jobs_per_second = round(most * _LOAD)
         pace = Pace(jobs_per_second=jobs_per_second)
         _tell(f"seed {seed}: one run a fault with {pace.jobs_per_second:g} jobs/s")
-        for fault in chosen:
-            verdict = _run(servers, fault, seed, pace)
-            kept = kept and verdict.kept
-            lines.append(line(fault.name, verdict))
-    _tell("")
-    _tell(f"{_HEAD}\n" + "\n".join(lines))
+        try:
+            for fault in chosen:
+                verdict = _run(servers, fault, seed, pace)
+                kept = kept and verdict.kept
+                lines.append(line(fault.name, verdict))
+        finally:
+            _tell("\n" + "\n".join([_HEAD, *lines]))
     return 0 if kept else 1
 
 

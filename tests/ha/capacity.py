@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import mkdtemp
@@ -30,8 +31,15 @@ _FROM, _TO = 0.1, 0.8
 def capacity(servers: HaServers, seed: int) -> float:
     """Hand in the campaign's mix of jobs as fast as it is taken, and give how many end a second.
 
-    Raises ServerError when not all of them were handed in and ended.
+    Raises ServerError when not all of them were handed in and ended in time.
     """
+    try:
+        return steady_rate(_ends(servers, seed))
+    except (subprocess.TimeoutExpired, AssertionError) as error:
+        raise ServerError(f"not all of the {_JOBS} jobs were handed in and ended in time: {error}") from error
+
+
+def _ends(servers: HaServers, seed: int) -> list[float]:
     folder = Path(mkdtemp(prefix="capacity-", dir=servers.folder))
     effects = folder / "effects"
     effects.mkdir()
@@ -54,7 +62,7 @@ def capacity(servers: HaServers, seed: int) -> float:
             found = connection.execute("SELECT date_part('epoch', ended_at) FROM finished_jobs ORDER BY 1").fetchall()
     if status != 0 or len(found) < _JOBS:
         raise ServerError(f"the load ended with status {status}, and {len(found)} of its {_JOBS} jobs have ended")
-    return steady_rate([ended for (ended,) in found])
+    return [ended for (ended,) in found]
 
 
 def steady_rate(times: Sequence[float]) -> float:
