@@ -16,7 +16,8 @@ Line = TypeVar("Line", bound=msgspec.Struct)
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """One request and what came back; `ids` has a place for each job, null where it was not accepted.
 
-    Status 0 says that no whole answer was read: what happened is unknown. `reused` marks a key sent with another body.
+    Status 0 says that no whole answer was read: what happened is unknown, or nothing where it was not even `sent`.
+    `reused` marks a key sent with another body.
     """
 
     request: int
@@ -27,6 +28,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     answered_at: float
     status: int
     ids: list[str | None]
+    sent: bool = True
     reused: bool = False
     error: str = ""
 

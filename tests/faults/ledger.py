@@ -76,10 +76,10 @@ def judge(evidence: Evidence, seed: int) -> Ledger:
         runs.add(effect)
     ended = [record for record in evidence.records if record.state in ENDED]
     return Ledger(
-        attempted=len({number for exchange in evidence.exchanges for number in exchange.numbers}),
+        attempted=len({number for exchange in evidence.exchanges if exchange.sent for number in exchange.numbers}),
         accepted=len(accepted),
         terminal=sum(1 for job in accepted if job in records and records[job].state in ENDED),
-        unknown=sum(1 for exchange in evidence.exchanges if exchange.status == 0),
+        unknown=sum(1 for exchange in evidence.exchanges if exchange.sent and exchange.status == 0),
         attempts=dict(sorted(Counter(ended for _, _, ended in evidence.attempts).items())),
         executed_twice=sum(1 for count in runs.done.values() if count > 1),
         lost=sorted(job for job in accepted if job not in records or records[job].state not in ENDED),
@@ -101,7 +101,7 @@ def judge(evidence: Evidence, seed: int) -> Ledger:
 
 
 def _unexpected(evidence: Evidence, records: dict[str, Record], runs: _Runs) -> Iterator[str]:
-    submitted = {number for exchange in evidence.exchanges for number in exchange.numbers}
+    submitted = {number for exchange in evidence.exchanges if exchange.sent for number in exchange.numbers}
     for record in evidence.records:
         if record.number not in submitted:
             yield f"{record.id}: a job that nobody submitted"

@@ -77,16 +77,15 @@ class Generator:
         connection.close()
 
     async def _submit(self, connection: Connection, submission: Submission, *, reused: bool = False) -> bool:
-        may_repeat = all(job.key for job in submission.jobs)
         give_up = time.monotonic() + _GIVE_UP_SECONDS
         for failures in count(1):
             exchange, asked_seconds = await self._exchange(connection, submission, reused=reused)
-            if exchange is not None:
-                self.journal.add(exchange)
-                if all(exchange.ids) or not may_repeat or _is_final(exchange):
-                    return all(exchange.ids)
-                left = tuple(job for job, job_id in zip(submission.jobs, exchange.ids, strict=True) if not job_id)
-                submission = replace(submission, jobs=left)
+            self.journal.add(exchange)
+            may_repeat = not exchange.sent or all(exchange.keys)
+            if all(exchange.ids) or not may_repeat or _is_final(exchange):
+                return all(exchange.ids)
+            left = tuple(job for job, job_id in zip(submission.jobs, exchange.ids, strict=True) if not job_id)
+            submission = replace(submission, jobs=left)
             pause = asked_seconds + backoff(_RETRY, failures, self._random)
             if time.monotonic() + pause > give_up:
                 break
@@ -95,16 +94,16 @@ class Generator:
 
     async def _exchange(
         self, connection: Connection, submission: Submission, *, reused: bool
-    ) -> tuple[Exchange | None, float]:
+    ) -> tuple[Exchange, float]:
         body = _body(submission, reused=reused)
         sent_at = time.time()
         path = "/v1/jobs:batch" if submission.batch else "/v1/jobs"
         key = None if submission.batch else submission.jobs[0].key
-        error = ""
+        sent, error = True, ""
         try:
             answer = await connection.ask("POST", path, body, idempotency_key=key)
-        except NotSent:
-            return None, 0.0
+        except NotSent as refused:
+            answer, sent, error = Answer(status=0, body=b""), False, str(refused)
         except CutOff as cut:
             answer, error = Answer(status=0, body=b""), str(cut)
         accepted = 200 <= answer.status < 300
@@ -117,6 +116,7 @@ class Generator:
             answered_at=time.time(),
             status=answer.status,
             ids=_ids(answer.body, submission) if accepted else [None] * len(submission.jobs),
+            sent=sent,
             reused=reused,
             error=error or ("" if accepted else answer.body[:200].decode(errors="replace")),
         )

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.faults.evidence import Evidence, Record
 from tests.faults.history import Effect, Exchange
@@ -50,6 +51,15 @@ KEPT = Evidence(
     letters={},
     shown={_JOB: ("succeeded", _OUTPUT)},
 )
+
+
+def test_a_job_whose_request_never_left_was_not_submitted() -> None:
+    never = structs.replace(_exchange(None, status=0), sent=False)
+
+    ledger = judge(replace(KEPT, exchanges=[never]), _SEED)
+
+    assert ledger.unexpected == [f"{_JOB}: a job that nobody submitted"]
+    assert (ledger.attempted, ledger.unknown) == (0, 0)
 
 
 def test_a_run_that_kept_its_promises_has_no_breach() -> None:
