@@ -89,7 +89,7 @@ def test_what_the_scripts_name_is_there() -> None:
     paths = set(re.findall(r"(?<![\w./-])(?:compose|locks|config)/[\w./-]+", scripts)) - {"locks/"}
 
     targets = set(re.findall(r"^\s*make ([a-z-]+)", scripts, re.MULTILINE))
-    assert targets >= {"check", "test", "check-deploy", "sbom"}
+    assert targets >= {"check", "test", "check-deploy", "faults-ha", "sbom"}
     assert [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
     assert "compose/rollout.py" in paths
     assert [path for path in paths if not (ROOT / path.rstrip(".")).exists()] == []
