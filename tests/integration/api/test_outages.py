@@ -80,7 +80,9 @@ def broker_away(api_settings: Settings, proxy: Proxy) -> Settings:
     return api_settings.changed(broker_url=type(api_settings.broker_url)(url))
 
 
-def test_jobs_are_accepted_while_the_broker_is_away(api_settings: Settings, database: str, broker_proxy: Proxy) -> None:
+def test_jobs_are_accepted_shown_and_cancelled_while_the_broker_is_away(
+    api_settings: Settings, database: str, broker_proxy: Proxy
+) -> None:
     with running(broker_away(api_settings, broker_proxy), database) as service:
         client = service.client()
         broker_proxy.refuse()
@@ -91,6 +93,9 @@ def test_jobs_are_accepted_while_the_broker_is_away(api_settings: Settings, data
         assert (answer.status_code, answer.json()["state"]) == (202, "queued")
         assert client.get("/readyz").json() == {"status": "degraded", "store": "ok", "broker": "away", "cache": "off"}
         assert service.rows("SELECT job_ids[1]::text FROM outbox") == [(answer.json()["id"],)]
+        place = f"/v1/jobs/{answer.json()['id']}"
+        assert client.get(place).json()["state"] == "queued"
+        assert client.post(f"{place}:cancel").json()["state"] == "cancelled"
 
 
 def test_what_waits_for_the_confirms_of_others_is_published_once(
