@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -126,7 +127,7 @@ def test_an_operator_sees_workers_jobs_and_queues(
             for _ in range(DEPTH):
                 send(b"nobody takes this here", "jobs.default.dead", {})
         with place.client(place.key(Scope.WATCH)) as client:
-            eventually(lambda: state_of(client, hopeless) == "FAILURE", within_seconds=20)
+            eventually(lambda: shows(client, hopeless, "FAILURE"), within_seconds=20)
 
         page.open(f"{place.url}/tasks")
         page.shows(str(job), "noop", "SUCCESS", "hopeless", "FAILURE", worker[-12:])
@@ -208,14 +209,14 @@ def seen_job(bench: Bench, place: Place) -> UUID:
             job = bench.submit("noop", 4711)
             bench.ended(job)
             with suppress(AssertionError):
-                eventually(lambda: state_of(client, job) == "SUCCESS", within_seconds=3)  # noqa: B023  # Asked at once.
+                eventually(partial(shows, client, job, "SUCCESS"), within_seconds=3)
                 return job
     pytest.fail("Flower follows no job")
 
 
-def state_of(client: httpx2.Client, job: UUID) -> str:
+def shows(client: httpx2.Client, job: UUID, state: str) -> bool:
     answer = client.get(f"/api/task/info/{job}")
-    return str(answer.json()["state"]) if answer.status_code == 200 else ""
+    return answer.status_code == 200 and bool(answer.json()["state"] == state)
 
 
 def every_path() -> list[str]:
