@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import Any, ClassVar, Protocol
+from uuid import UUID
 
 from taskplatform.broker.contract import Broker, DeadMessage
 from taskplatform.bundle import is_bundle, open_bundle
@@ -48,9 +49,9 @@ class Undertaker(Role):
 
     Of a bundle it is not known which job has brought it here, so none is buried: each goes back to its queue in a
     message of its own, and what ends here once more speaks for itself. The bundle is acknowledged when all of these are
-    confirmed.
+    confirmed; what is not is published again.
 
-    What belongs to a cluster that is away, one of several, is held until it is back, and keeps no others waiting.
+    What belongs to a cluster that is away, one of several, or is not confirmed, is held, and keeps no others waiting.
     """
 
     name: ClassVar[str] = "undertaker"
@@ -73,6 +74,8 @@ class Undertaker(Role):
         self._allow_unsigned = settings.allow_unsigned_messages
         self._clock = clock
         self._held: dict[str, set[int]] = {queue: set() for queue in self._queues}
+        # Of each bundle that is held, by its tag: the jobs that are safe in their queues already.
+        self._confirmed: dict[str, dict[int, set[UUID]]] = {queue: {} for queue in self._queues}
         self._again_at = dict.fromkeys(self._queues, float("-inf"))
         for reason in Reason:
             # Shown as zero at first: Prometheus sees no increase in what was not there before.
@@ -81,15 +84,19 @@ class Undertaker(Role):
     async def run_once(self) -> bool:
         """Bury one batch of each pool; True when there may be more.
 
-        Raises BrokerUnavailable without a broker, and StoreUnavailable when all is done but what has to be held.
+        Raises BrokerUnavailable without a broker. When all is done but what has to be held, raises BrokerUnavailable if
+        some of it waits for confirms, else StoreUnavailable.
         """
         more = False
         for queue in self._queues:
             more = await self._empty(queue) or more
-        held = sum(map(len, self._held.values()))
-        if held and not more:
-            raise StoreUnavailable(f"{held} messages are held until who is to have their jobs is back")
-        return more
+        if more:
+            return True
+        if bundles := sum(map(len, self._confirmed.values())):
+            raise BrokerUnavailable(f"{bundles} bundles are held until all their jobs are confirmed")
+        if letters := sum(map(len, self._held.values())):
+            raise StoreUnavailable(f"{letters} messages are held until the cluster of their jobs is back")
+        return False
 
     async def _empty(self, queue: str) -> bool:
         held = self._held[queue]
@@ -98,16 +105,25 @@ class Undertaker(Role):
         taken = await self._broker.take_dead(queue, most)
         again = self._clock() >= self._again_at[queue]
         tried = [message for message in taken if again or message.tag not in held]
-        done = await self._lay_out(tried) if tried else []
-        if done:
-            await self._broker.settle_dead(done)
+        letters, bundles = self._sort(tried)
+        buried = await self._settle(await self._bury(letters))
+        # Confirms may be long in coming: what is buried waits for none.
+        done = buried | await self._settle(await self._take_apart(queue, bundles))
         if again and len(done) < len(tried):
             # A new one that has to be held puts off none that was held before.
             self._again_at[queue] = self._clock() + HELD_SECONDS
-        left = self._held[queue] = {message.tag for message in taken} - {message.tag for message in done}
+        left = self._held[queue] = {message.tag for message in taken} - done
+        self._confirmed[queue] = {tag: jobs for tag, jobs in self._confirmed[queue].items() if tag in left}
         return len(taken) >= most and len(left) < HELD_MESSAGES
 
-    async def _lay_out(self, tried: Sequence[DeadMessage]) -> list[DeadMessage]:
+    async def _settle(self, done: Sequence[DeadMessage]) -> set[int]:
+        if done:
+            await self._broker.settle_dead(done)
+        return {message.tag for message in done}
+
+    def _sort(
+        self, tried: Sequence[DeadMessage]
+    ) -> tuple[list[tuple[DeadMessage, BuriedMessage]], list[tuple[DeadMessage, list[Envelope]]]]:
         letters: list[tuple[DeadMessage, BuriedMessage]] = []
         bundles: list[tuple[DeadMessage, list[Envelope]]] = []
         for message in tried:
@@ -119,7 +135,7 @@ class Undertaker(Role):
                     letters.append((message, diagnose(message, self._keys, allow_unsigned=self._allow_unsigned)))
             except Unfit as unfit:
                 letters.append((message, _letter_of(message, unfit)))
-        return [*await self._bury(letters), *await self._take_apart(bundles)]
+        return letters, bundles
 
     async def _bury(self, letters: Sequence[tuple[DeadMessage, BuriedMessage]]) -> list[DeadMessage]:
         if not letters:
@@ -132,19 +148,24 @@ class Undertaker(Role):
             self._log.warning("Buried messages", queue=letters[0][0].queue, messages=len(buried))
         return [message for message, _ in buried]
 
-    async def _take_apart(self, bundles: Sequence[tuple[DeadMessage, Sequence[Envelope]]]) -> list[DeadMessage]:
-        apart: list[DeadMessage] = []
+    async def _take_apart(
+        self, queue: str, bundles: Sequence[tuple[DeadMessage, Sequence[Envelope]]]
+    ) -> list[DeadMessage]:
+        before = self._confirmed[queue]
+        missing = [job for message, jobs in bundles for job in jobs if job.id not in before.get(message.tag, ())]
+        try:
+            confirmed = await self._publish_singly([Release(envelope=job, outbox_id=None) for job in missing])
+        except BrokerUnavailable:
+            confirmed = set()
+        apart = []
         for message, jobs in bundles:
-            try:
-                confirmed = await self._publish_singly([Release(envelope=job, outbox_id=None) for job in jobs])
-            except BrokerUnavailable:
-                # Those behind it would wait for the broker as long and as vainly.
-                break
-            if confirmed >= {job.id for job in jobs}:
+            ids = {job.id for job in jobs}
+            safe = before[message.tag] = before.get(message.tag, set()) | (ids & confirmed)
+            if safe >= ids:
                 apart.append(message)
-                self.metrics.bundles_opened_total.inc()
         if apart:
-            self._log.warning("Took bundles apart", queue=apart[0].queue, messages=len(apart))
+            self.metrics.bundles_opened_total.inc(len(apart))
+            self._log.warning("Took bundles apart", queue=queue, messages=len(apart))
         return apart
 
 

@@ -14,6 +14,7 @@ from taskplatform.errors import BrokerUnavailable
 from taskplatform.job import Envelope, NewJob, Reason, State
 from taskplatform.payload import CONTENT_TYPE, encode_body
 from taskplatform.topology import DELIVERY_LIMIT, dead_queue
+from taskplatform.undertaker import diagnose
 from tests.fixtures.broker import drain
 from tests.fixtures.store import a_job
 from tests.fixtures.waiting import eventually
@@ -139,7 +140,7 @@ def test_a_bundle_stays_while_its_jobs_are_not_confirmed(rabbit_stage: Stage, mo
 
     with monkeypatch.context() as outage, rabbit_stage.playing(undertaker):
         outage.setattr(rabbit_stage.broker, "publish", _confirms_nothing)
-        eventually(lambda: "1 messages are held" in undertaker.trouble, within_seconds=30)
+        eventually(lambda: "BrokerUnavailable: 1 bundles are held" in undertaker.trouble, within_seconds=30)
     with rabbit_stage.playing(rabbit_stage.undertaker()):
         eventually(lambda: rabbit_stage.store.wait(rabbit_stage.broker.depths([QUEUE])) == {QUEUE: 3})
 
@@ -157,6 +158,22 @@ def test_a_forged_bundle_is_buried_as_it_is(rabbit_stage: Stage) -> None:
     assert whole is not None
     assert (whole.reason, whole.raw, whole.job_id) == (Reason.FORGED, parcel.body, None)
     assert (carried(rabbit_stage), rabbit_stage.states(jobs)) == ([], {State.QUEUED})
+
+
+def test_the_jobs_of_a_bundle_that_an_older_dispatcher_buried_come_again(rabbit_stage: Stage) -> None:
+    jobs, parcel = a_bundle(rabbit_stage)
+    reject(rabbit_stage, parcel)
+    store, broker = rabbit_stage.store, rabbit_stage.broker
+
+    # To what knows of no bundles, one is a message like any other.
+    (dead,) = eventually(lambda: store.wait(broker.take_dead(DEAD, 1)), within_seconds=30)
+    store.wait(store.services.bury([diagnose(dead, [KEY.encode()], allow_unsigned=True)]))
+    store.wait(broker.settle_dead([dead]))
+    rabbit_stage.play(rabbit_stage.stranded_relay(stranded_after_seconds=0.0001))
+
+    (letter,) = letters(rabbit_stage)
+    assert (letter.reason, letter.job_id) == (Reason.FORGED, None)
+    assert sorted(carried(rabbit_stage)) == sorted([job.id] for job in jobs)
 
 
 def test_the_texts_of_jobs_that_travel_together_stay_what_they_are(stage: Stage) -> None:

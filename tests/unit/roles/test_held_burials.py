@@ -13,7 +13,7 @@ import pytest
 
 from taskplatform.broker.contract import DeadMessage
 from taskplatform.bundle import encode_bundle
-from taskplatform.errors import StoreUnavailable
+from taskplatform.errors import BrokerUnavailable, StoreUnavailable
 from taskplatform.job import Reason
 from taskplatform.metrics import Part
 from taskplatform.payload import Message, admit, encode
@@ -38,6 +38,7 @@ class Queues:
         self.taken: list[DeadMessage] = []
         self.published: list[Message] = []
         self.refused: set[UUID] = set()
+        self.taken_at_publish: list[int] = []
         self._tags = count(1)
 
     def add(self, jobs: int, queue: str = QUEUE) -> set[UUID]:
@@ -66,6 +67,10 @@ class Queues:
         self.waiting = [message for message in self.waiting if message.tag not in tags]
         return [*taken, *more][:limit]
 
+    def reconnect(self) -> None:
+        """Give what is taken other tags."""
+        self.taken = [replace(message, tag=next(self._tags)) for message in self.taken]
+
     async def settle_dead(self, messages: Sequence[DeadMessage]) -> None:
         """Forget messages."""
         tags = {message.tag for message in messages}
@@ -73,6 +78,7 @@ class Queues:
 
     async def publish(self, messages: Sequence[Message]) -> set[str]:
         """Confirm what may be confirmed."""
+        self.taken_at_publish.append(len(self.taken))
         self.published += [message for message in messages if UUID(message.id) not in self.refused]
         return {message.id for message in messages if UUID(message.id) not in self.refused}
 
@@ -199,7 +205,7 @@ def test_a_bundle_stays_until_all_its_jobs_are_confirmed(bench: Bench, refused: 
     jobs, others = bench.queue.add_bundle(), bench.queue.add(1)
     bench.queue.refused = set(list(jobs)[:refused])
 
-    with pytest.raises(StoreUnavailable, match="1 messages"):
+    with pytest.raises(BrokerUnavailable, match="1 bundles"):
         bench.play()
     held = len(bench.queue.taken)
     bench.queue.refused = set()
@@ -207,7 +213,41 @@ def test_a_bundle_stays_until_all_its_jobs_are_confirmed(bench: Bench, refused: 
     bench.play()
 
     assert (held, bench.queue.taken, set(bench.graves.buried)) == (1, [], others)
-    assert {UUID(message.id) for message in bench.queue.published} == jobs
+    assert sorted(UUID(message.id) for message in bench.queue.published) == sorted(jobs)
+
+
+def test_a_connection_that_is_lost_has_a_bundle_published_once_more(bench: Bench) -> None:
+    jobs = bench.queue.add_bundle()
+    refused = bench.queue.refused = set(list(jobs)[:1])
+    for _ in range(2):
+        with pytest.raises(BrokerUnavailable, match="1 bundles"):
+            bench.play()
+        bench.queue.reconnect()
+    bench.queue.refused = set()
+    bench.play()
+
+    assert bench.queue.taken == []
+    assert sorted(UUID(message.id) for message in bench.queue.published) == sorted([*jobs, *2 * list(jobs - refused)])
+
+
+def test_a_bundle_without_a_confirm_keeps_no_others_waiting(bench: Bench) -> None:
+    bench.queue.refused = bench.queue.add_bundle()
+    jobs = bench.queue.add_bundle()
+
+    with pytest.raises(BrokerUnavailable, match="1 bundles"):
+        bench.play()
+
+    assert (len(bench.queue.taken), {UUID(message.id) for message in bench.queue.published}) == (1, jobs)
+
+
+def test_bundles_are_published_together_and_what_is_buried_waits_for_none(bench: Bench) -> None:
+    for _ in range(2):
+        bench.queue.add_bundle()
+    bench.queue.add(3)
+
+    bench.play()
+
+    assert (bench.queue.taken_at_publish, bench.queue.taken) == ([2], [])
 
 
 def test_a_forged_bundle_is_buried_as_it_is_and_speaks_for_no_job(bench: Bench) -> None:
