@@ -82,4 +82,7 @@ class Gathering:
 
     def _arrived(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.error("A publish failed unexpectedly", exc_info=error)
         self._publish_held()

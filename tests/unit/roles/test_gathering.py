@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import pytest
+import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -35,6 +36,10 @@ class Owing(Obliging):
         self.due.append((list(messages), answer))
         self.asked.set()
         return await answer
+
+    def fail(self, error: Exception) -> None:
+        """Raise something from the oldest publish."""
+        self.due.pop(0)[1].set_exception(error)
 
     def confirm(self, refused: int = 0) -> None:
         """Confirm the oldest publish, all messages but the last few."""
@@ -165,6 +170,26 @@ def test_what_is_left_unconfirmed_settles_no_row_and_holds_up_nobody() -> None:
         assert scene.settled == [2, 4]
 
     play(scenario)
+
+
+@pytest.mark.usefixtures("patient")
+def test_what_nobody_expects_of_a_publish_is_logged_and_holds_up_nobody() -> None:
+    bug = RuntimeError("bug")
+
+    async def scenario(scene: Scene) -> None:
+        await scene.add(1)
+        await scene.add(2)
+        scene.broker.fail(bug)
+        await _turns()
+        await scene.confirm()
+        assert scene.settled == [2]
+
+    with structlog.testing.capture_logs() as lines:
+        play(scenario)
+
+    assert [(line["event"], line["log_level"], line["exc_info"]) for line in lines] == [
+        ("A publish failed unexpectedly", "error", bug)
+    ]
 
 
 @pytest.mark.usefixtures("patient")
