@@ -29,7 +29,6 @@ from taskplatform.task import MOST_BUNDLE_JOBS
 
 JOBS_HEADER = "tp-jobs"
 """How many jobs a message carries; ordinary ones say nothing of it."""
-MOST_JOBS = MOST_BUNDLE_JOBS
 MOST_BYTES = 96 * 1024
 """Of the body of a bundle."""
 
@@ -43,7 +42,7 @@ def gather(jobs: Sequence[Envelope], most: Callable[[str], int]) -> list[list[En
     groups: list[list[Envelope]] = []
     growing: dict[Kind, _Growing] = {}
     for job in jobs:
-        at_most = min(most(job.task), MOST_JOBS) if _may_join(job) else 1
+        at_most = min(most(job.task), MOST_BUNDLE_JOBS) if _may_join(job) else 1
         if at_most < 2:
             groups.append([job])
             continue
@@ -83,8 +82,8 @@ def open_bundle(
     """
     check_content(headers, properties)
     count = headers.get(JOBS_HEADER)
-    if not isinstance(count, int) or not 2 <= count <= MOST_JOBS:
-        raise Unfit(Reason.MALFORMED, f"{JOBS_HEADER} is not a number from 2 to {MOST_JOBS}")
+    if not isinstance(count, int) or not 2 <= count <= MOST_BUNDLE_JOBS:
+        raise Unfit(Reason.MALFORMED, f"{JOBS_HEADER} is not a number from 2 to {MOST_BUNDLE_JOBS}")
     check_signature(headers, body, keys, lambda signed: _text(count, signed_text(signed)))
     try:
         jobs = _BODY.decode(body)

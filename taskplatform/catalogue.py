@@ -10,7 +10,7 @@ from collections.abc import Callable
 from taskplatform.errors import OutcomeUnknown, SettingsError, StoreUnavailable, Unavailable, UnknownTask
 from taskplatform.store.contract import IntakeStore
 from taskplatform.submission import Checker
-from taskplatform.task import Announced, TaskSpec
+from taskplatform.task import Announced, TaskSpec, bundle_jobs_in
 from taskplatform.telemetry import logger
 
 FRESH_SECONDS = 5.0
@@ -62,8 +62,7 @@ class Catalogue:
 
     def bundle_jobs(self, name: str) -> int:
         """Tell how many jobs of a task may travel together; 1 for one that is not known here."""
-        found = self._tasks.get(name)
-        return 1 if found is None else found.spec.bundle_jobs
+        return bundle_jobs_in(self._tasks, name)
 
     async def tasks(self) -> list[Announced]:
         """Give every task by name, all those that were announced before this call among them.

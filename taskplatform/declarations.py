@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from taskplatform.service import Role
-from taskplatform.task import Announced
+from taskplatform.task import Announced, bundle_jobs_in
 from taskplatform.telemetry import Metrics
 
 DECLARATIONS_SECONDS = 5.0
@@ -26,14 +26,13 @@ class Declarations(Role):
     def __init__(self, store: Tasks, metrics: Metrics) -> None:
         super().__init__(metrics, pause_seconds=DECLARATIONS_SECONDS)
         self._store = store
-        self._bundle_jobs: dict[str, int] = {}
+        self._tasks: dict[str, Announced] = {}
 
     async def run_once(self) -> bool:
         """Read them once. Raises StoreUnavailable."""
-        tasks = await self._store.tasks()
-        self._bundle_jobs = {name: task.spec.bundle_jobs for name, task in tasks.items()}
+        self._tasks = await self._store.tasks()
         return False
 
     def bundle_jobs(self, task: str) -> int:
         """Tell how many jobs of a task may travel together; 1 for one that is not known here."""
-        return self._bundle_jobs.get(task, 1)
+        return bundle_jobs_in(self._tasks, task)

@@ -25,7 +25,7 @@ def singly(_task: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
+class _Parcel:
     jobs: Sequence[Envelope]
     message: Message
 
@@ -68,7 +68,7 @@ class Publisher:
         self._weigh(confirmed)
         return {job.id for one in confirmed for job in one.jobs}
 
-    def _encode(self, jobs: Sequence[Envelope]) -> list[_Sent]:
+    def _encode(self, jobs: Sequence[Envelope]) -> list[_Parcel]:
         sent = []
         for group in gather(jobs, self._most):
             try:
@@ -78,10 +78,10 @@ class Publisher:
                 for job in group:
                     self._log.error("This job has no message", job_id=str(job.id), trouble=error.detail)
             else:
-                sent.append(_Sent(group, message))
+                sent.append(_Parcel(group, message))
         return sent
 
-    def _weigh(self, confirmed: Sequence[_Sent]) -> None:
+    def _weigh(self, confirmed: Sequence[_Parcel]) -> None:
         messages: Counter[str] = Counter()
         jobs: Counter[str] = Counter()
         for one in confirmed:
@@ -98,7 +98,7 @@ def settled_rows(releases: Sequence[Release], confirmed: Collection[UUID]) -> li
     return [row for row, count in wanted.items() if row is not None and done[row] == count]
 
 
-def _published(sent: Sequence[_Sent], answered: Collection[str], began: float) -> Iterator[Step]:
+def _published(sent: Sequence[_Parcel], answered: Collection[str], began: float) -> Iterator[Step]:
     ended = time.time()
     batch_jobs = sum(len(one.jobs) for one in sent)
     for one in sent:

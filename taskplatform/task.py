@@ -172,6 +172,12 @@ class Announced:
     live: tuple[int, ...] = ()
 
 
+def bundle_jobs_in(tasks: Mapping[str, Announced], name: str) -> int:
+    """Tell how many jobs of a task may travel together; 1 for one that is not among the announced `tasks`."""
+    found = tasks.get(name)
+    return 1 if found is None else found.spec.bundle_jobs
+
+
 def announced(specs: Iterable[TaskSpec], live: Iterable[int]) -> Announced:
     """Choose among the versions of a task that are remembered: the newest that a worker runs, else the newest of all.
 
@@ -266,12 +272,7 @@ def task(
     so many of them may travel, and be fetched by one worker, together. Raises SettingsError for a version, limits or
     `bundle_jobs` that make no sense and for annotations without a JSON form.
     """
-    if isinstance(version, bool) or not 1 <= version <= LAST_VERSION:
-        raise SettingsError(f"a task's version is a whole number from 1 to {LAST_VERSION}, not {version!r}")
-    if type(bundle_jobs) is not int or not 1 <= bundle_jobs <= MOST_BUNDLE_JOBS:
-        raise SettingsError(f"bundle_jobs is a whole number from 1 to {MOST_BUNDLE_JOBS}, not {bundle_jobs!r}")
-    if soft_limit_seconds is not None and hard_limit_seconds is not None and soft_limit_seconds >= hard_limit_seconds:
-        raise SettingsError("soft_limit_seconds must be below hard_limit_seconds")
+    _check(version, bundle_jobs, soft_limit_seconds, hard_limit_seconds)
     policy = retry or Retry()
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -326,6 +327,15 @@ def import_modules(names: Iterable[str]) -> list[ModuleType]:
 def load_tasks(names: Iterable[str]) -> dict[str, Task[..., Any]]:
     """Import modules by name and collect their tasks. Raises SettingsError for one that cannot be imported."""
     return tasks_in(import_modules(names))
+
+
+def _check(version: int, bundle_jobs: int, soft_seconds: float | None, hard_seconds: float | None) -> None:
+    if isinstance(version, bool) or not 1 <= version <= LAST_VERSION:
+        raise SettingsError(f"a task's version is a whole number from 1 to {LAST_VERSION}, not {version!r}")
+    if type(bundle_jobs) is not int or not 1 <= bundle_jobs <= MOST_BUNDLE_JOBS:
+        raise SettingsError(f"bundle_jobs is a whole number from 1 to {MOST_BUNDLE_JOBS}, not {bundle_jobs!r}")
+    if soft_seconds is not None and hard_seconds is not None and soft_seconds >= hard_seconds:
+        raise SettingsError("soft_limit_seconds must be below hard_limit_seconds")
 
 
 _PLAIN = (str, int, float, bool)

@@ -13,7 +13,6 @@ from msgspec.structs import replace
 from taskplatform.bundle import (
     JOBS_HEADER,
     MOST_BYTES,
-    MOST_JOBS,
     encode_bundle,
     gather,
     is_bundle,
@@ -21,6 +20,7 @@ from taskplatform.bundle import (
 )
 from taskplatform.job import Envelope, Priority, Reason
 from taskplatform.payload import SIGNATURE_HEADER, Unfit, admit, encode, encode_body, seal
+from taskplatform.task import MOST_BUNDLE_JOBS
 from tests.unit.test_payload import KEY, PROPERTIES, TRACE, an_envelope, json_values
 
 bodies = st.builds(encode_body, st.lists(json_values, max_size=3), st.dictionaries(st.text(), json_values, max_size=2))
@@ -59,7 +59,7 @@ def refusal(headers: dict[str, Any], body: bytes, *keys: bytes) -> Reason:
     return refused.value.reason
 
 
-@given(kinds, st.lists(own, min_size=2, max_size=MOST_JOBS))
+@given(kinds, st.lists(own, min_size=2, max_size=MOST_BUNDLE_JOBS))
 def test_a_bundle_gives_back_its_jobs_in_their_order(kind: dict[str, Any], owns: list[dict[str, Any]]) -> None:
     jobs = [an_envelope(**kind, **one) for one in owns]
 
@@ -141,7 +141,7 @@ def test_a_bundle_says_that_it_is_json(properties: dict[str, Any]) -> None:
     assert refused.value.reason is Reason.UNDECODABLE
 
 
-@pytest.mark.parametrize("count", [None, "2", True, 2.0, 0, 1, MOST_JOBS + 1])
+@pytest.mark.parametrize("count", [None, "2", True, 2.0, 0, 1, MOST_BUNDLE_JOBS + 1])
 def test_a_count_that_no_bundle_has_is_malformed(count: object) -> None:
     headers, body = received(of_one_kind(2))
 
@@ -198,7 +198,10 @@ def test_jobs_travel_together_as_far_as_their_task_allows() -> None:
     jobs = of_one_kind(5)
 
     assert gather(jobs, lambda task: 2) == [jobs[:2], jobs[2:4], jobs[4:]]
-    assert [len(group) for group in gather(of_one_kind(MOST_JOBS + 1), lambda task: 500)] == [MOST_JOBS, 1]
+    assert [len(group) for group in gather(of_one_kind(MOST_BUNDLE_JOBS + 1), lambda task: 500)] == [
+        MOST_BUNDLE_JOBS,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,7 +241,7 @@ def test_a_bundle_has_a_bounded_body(lengths: list[int], letter: str) -> None:
         for no, length in enumerate(lengths)
     ]
 
-    for group in gather(jobs, lambda task: MOST_JOBS):
+    for group in gather(jobs, lambda task: MOST_BUNDLE_JOBS):
         if len(group) > 1:
             assert len(encode_bundle(group, KEY).body) <= MOST_BYTES
 
@@ -246,12 +249,14 @@ def test_a_bundle_has_a_bounded_body(lengths: list[int], letter: str) -> None:
 @pytest.mark.parametrize("letter", ["x", "é"])
 def test_a_bundle_is_as_full_as_its_bound_allows(letter: str) -> None:
     job = an_envelope(body=encode_body([""], {}), trace=TRACE)
-    size = len(encode_bundle([job] * MOST_JOBS, KEY).body) // MOST_JOBS
-    room = ((MOST_BYTES - 2) // MOST_JOBS - size) // len(letter.encode())
+    size = len(encode_bundle([job] * MOST_BUNDLE_JOBS, KEY).body) // MOST_BUNDLE_JOBS
+    room = ((MOST_BYTES - 2) // MOST_BUNDLE_JOBS - size) // len(letter.encode())
     long, longer = (replace(job, body=encode_body([letter * count], {})) for count in (room, room + 1))
 
-    assert [len(group) for group in gather([long] * MOST_JOBS, lambda task: MOST_JOBS)] == [MOST_JOBS]
-    assert len(gather([longer] * MOST_JOBS, lambda task: MOST_JOBS)) == 2
+    assert [len(group) for group in gather([long] * MOST_BUNDLE_JOBS, lambda task: MOST_BUNDLE_JOBS)] == [
+        MOST_BUNDLE_JOBS
+    ]
+    assert len(gather([longer] * MOST_BUNDLE_JOBS, lambda task: MOST_BUNDLE_JOBS)) == 2
 
 
 _SIGNED = (
