@@ -26,7 +26,7 @@ from api.exchange import SECURITY_HEADERS, Endpoint
 from api.own_port import own_port
 from api.problems import CONTENT_TYPE, Problem, headers_of, problem, problem_of
 from api.routes import Needs
-from api.services import Services, Store, new_services
+from api.services import Services, new_services
 from api.submit import SubmitOne
 from api.trace import Traced, route_of
 from api.views import encode
@@ -51,13 +51,13 @@ def create() -> ASGIApp:
     return app
 
 
-def create_app(loaded: Settings, *, store: Store | None = None, broker: Broker | None = None) -> ASGIApp:
-    """Make the application; `store` and `broker` default to those that the settings name. Raises SettingsError."""
+def create_app(loaded: Settings, *, broker: Broker | None = None) -> ASGIApp:
+    """Make the application; `broker` defaults to the one that the settings name. Raises SettingsError."""
     measured = new_metrics(Part.API)
     tracer = measured.tracer = wiring.new_tracer(loaded, Part.API, measured)
     services = new_services(
         loaded,
-        store or wiring.new_reading_store(loaded, Part.API),
+        wiring.new_reading_store(loaded, Part.API),
         broker or wiring.new_broker(loaded),
         wiring.new_cache(loaded),
         measured,

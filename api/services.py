@@ -27,13 +27,13 @@ from taskplatform.publish import Publisher
 from taskplatform.pulse import Pulse
 from taskplatform.retention_rules import policy_of
 from taskplatform.settings import Settings
-from taskplatform.store.contract import IntakeStore, OperateStore
+from taskplatform.store.contract import IntakeStore, OperateStore, TaskStore
 from taskplatform.store.sharded import ShardedStore
 from taskplatform.store.watching import WatchStore
 from taskplatform.telemetry import Metrics, logger
 
 
-class Store(IntakeStore, Source, OperateStore, ScaleStore, WatchStore, Protocol):
+class Store(TaskStore, Source, OperateStore, ScaleStore, WatchStore, Protocol):
     """What the API asks of a store."""
 
     async def open(self) -> None:
@@ -41,6 +41,10 @@ class Store(IntakeStore, Source, OperateStore, ScaleStore, WatchStore, Protocol)
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+class SoleStore(Store, IntakeStore, Protocol):
+    """A store of one cluster, which takes jobs in itself."""
 
 
 def utc_now() -> datetime:
@@ -100,7 +104,9 @@ class Services:
         await self.store.close()
 
 
-def new_services(settings: Settings, store: Store, broker: Broker, cache: Cache | None, metrics: Metrics) -> Services:
+def new_services(
+    settings: Settings, store: SoleStore | ShardedStore, broker: Broker, cache: Cache | None, metrics: Metrics
+) -> Services:
     """Put the parts together. Raises SettingsError when there is no signing key, or for a bad retention file."""
     catalogue = Catalogue(store)
     retention = policy_of(settings).shortest

@@ -28,7 +28,6 @@ from taskplatform.store.contract import Accepted, Release
 from taskplatform.store.opening import opened
 from taskplatform.store.postgres.migrate import migrate
 from taskplatform.store.postgres.store import PostgresStore
-from taskplatform.store.sharded import ShardedStore
 from taskplatform.submission import Caller, Checker
 from taskplatform.telemetry import new_metrics
 from tests.native.accounting import precise_seconds, tree_of
@@ -49,7 +48,7 @@ class Route:
     """The steps of a submission without HTTP; each takes `size` jobs as one batch, and gives how many it took."""
 
     settings: Settings
-    store: PostgresStore | ShardedStore
+    store: PostgresStore
     publisher: Publisher
     size: int
     _texts: list[bytes] = field(init=False)
@@ -136,7 +135,7 @@ async def _measure(servers: Servers, rounds: int) -> dict[tuple[int, str], list[
     broker = wiring.new_broker(settings)
     publisher = Publisher(broker, settings.signing_secrets()[0], new_metrics())
     found: dict[tuple[int, str], list[tuple[float, float, float]]] = {}
-    async with opened(wiring.new_reading_store(settings)) as store:
+    async with opened(PostgresStore(home.database_url)) as store:
         await broker.start()
         await broker.declare(settings.pools)
         routes = [Route(settings=settings, store=store, publisher=publisher, size=size) for size in _SIZES]

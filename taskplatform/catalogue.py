@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from taskplatform.errors import OutcomeUnknown, SettingsError, StoreUnavailable, Unavailable, UnknownTask
-from taskplatform.store.contract import IntakeStore
+from taskplatform.store.contract import TaskStore
 from taskplatform.submission import Checker
 from taskplatform.task import Announced, TaskSpec, bundle_jobs_in
 from taskplatform.telemetry import logger
@@ -23,7 +23,7 @@ HINTS_PER_SECOND = 20
 class Catalogue:
     """The announced tasks of one process, each with its compiled checks."""
 
-    def __init__(self, store: IntakeStore, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: TaskStore, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
         self._tasks: dict[str, Announced] = {}

@@ -15,7 +15,7 @@ class Tasks(Protocol):
     """Where announced tasks are found."""
 
     async def tasks(self) -> dict[str, Announced]:
-        """See IntakeStore."""
+        """See TaskStore."""
 
 
 class Declarations(Role):

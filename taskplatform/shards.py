@@ -129,14 +129,6 @@ def first_row(cluster: int) -> int:
     return (cluster << ROW_BITS) + 1
 
 
-def split_rows(row_ids: Iterable[int]) -> dict[int, list[int]]:
-    """Put the rows of each cluster together, in their order."""
-    parts: defaultdict[int, list[int]] = defaultdict(list)
-    for row_id in row_ids:
-        parts[cluster_of_row(row_id)].append(row_id)
-    return dict(parts)
-
-
 def continued(before: Sequence[int], shown: Iterable[int]) -> tuple[int, ...]:
     """Tell where each cluster's list of rows goes on: after what was shown of it last, on this page or one `before`."""
     last = {cluster_of_row(row): row for row in before}

@@ -13,7 +13,15 @@ from taskplatform.cancelling import cancel
 from taskplatform.errors import OutcomeUnknown, ShardMoved, ShardUnavailable, StoreUnavailable, TaskplatformError
 from taskplatform.freshness import Position
 from taskplatform.shards import Homes, KnownMap
-from taskplatform.store.contract import Acceptance, DispatchStore, IntakeStore, OperateStore, ReadStore, RefusedJob
+from taskplatform.store.contract import (
+    Acceptance,
+    DispatchStore,
+    IntakeStore,
+    OperateStore,
+    ReadStore,
+    RefusedJob,
+    TaskStore,
+)
 from taskplatform.store.upkeep import UpkeepStore
 from taskplatform.store.watching import WatchStore
 from taskplatform.telemetry import logger
@@ -30,7 +38,9 @@ WATCH_SECONDS = 2.0
 T = TypeVar("T")
 
 
-class Cluster(IntakeStore, ReadStore, OperateStore, DispatchStore, UpkeepStore, ScaleStore, WatchStore, Protocol):
+class Cluster(
+    IntakeStore, TaskStore, ReadStore, OperateStore, DispatchStore, UpkeepStore, ScaleStore, WatchStore, Protocol
+):
     """The store of one Postgres cluster."""
 
     async def close(self) -> None:

@@ -137,7 +137,7 @@ class Look:
 
 
 class IntakeStore(Protocol):
-    """What the intake asks."""
+    """What the intake asks of a cluster."""
 
     async def accept(self, jobs: Sequence[NewJob], *, settled: Sequence[int] = ()) -> list[Acceptance]:
         """Store a batch in one transaction and say for each job, in order, what became of it.
@@ -146,8 +146,7 @@ class IntakeStore(Protocol):
         outbox row. `settled` outbox rows are deleted on the way. A job is RefusedJob where Postgres refuses a value
         of it, or, with ShardMoved, where it is not at home in this cluster; the others take more transactions then.
         The same jobs again, with the same ids, are Accepted once more without being stored twice.
-        Raises OutcomeUnknown, not StoreUnavailable, once a cluster has stored a part of what it was asked to;
-        ShardUnavailable says nothing of what other clusters stored.
+        Raises OutcomeUnknown, not StoreUnavailable, once a part of the batch is stored.
         """
 
     async def accept_whole(self, jobs: Sequence[NewJob]) -> list[Acceptance]:
@@ -162,6 +161,10 @@ class IntakeStore(Protocol):
 
     async def prove(self, seconds: float) -> None:
         """Return when an empty commit is as durable as any other, in about so many seconds or not at all."""
+
+
+class TaskStore(Protocol):
+    """What is asked about tasks."""
 
     async def tasks(self) -> dict[str, Announced]:
         """Give every task that was ever announced, by name."""

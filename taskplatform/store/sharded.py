@@ -12,13 +12,12 @@ from taskplatform.auth import ApiKey
 from taskplatform.autoscale.contract import Choice, DecisionRecord, LiveWorker, Measurement
 from taskplatform.errors import OutcomeUnknown, StoreUnavailable
 from taskplatform.freshness import Position
-from taskplatform.job import Attempt, DeadLetter, Job, NewJob
+from taskplatform.job import Attempt, DeadLetter, Job
 from taskplatform.overview import Glance
-from taskplatform.shards import cluster_of_row, split_rows
+from taskplatform.shards import cluster_of_row
 from taskplatform.store import merging
-from taskplatform.store.clusters import Cluster, Clusters, has_moved
+from taskplatform.store.clusters import Cluster, Clusters
 from taskplatform.store.contract import (
-    Acceptance,
     AuditEntry,
     BuriedMessage,
     JobFilter,
@@ -34,7 +33,7 @@ R = TypeVar("R")
 
 
 class ShardedStore:
-    """IntakeStore, ReadStore, OperateStore, ScaleStore and WatchStore over several clusters.
+    """TaskStore, ReadStore, OperateStore, ScaleStore and WatchStore over several clusters.
 
     A call about jobs raises ShardUnavailable when a cluster of them is away; so does a list, of which a part would be
     missing. What belongs to no job (API keys, tasks) every cluster has, and any of them may tell; leases and decisions
@@ -53,31 +52,6 @@ class ShardedStore:
     async def close(self) -> None:
         """Close all connections."""
         await self.clusters.close()
-
-    async def accept(self, jobs: Sequence[NewJob], *, settled: Sequence[int] = ()) -> list[Acceptance]:
-        """Store jobs, those of each cluster in one transaction."""
-        await self.settle_outbox(settled)
-        version = (await self.clusters.known()).version
-        answers = await self._accept(jobs)
-        moved = [job for job in jobs if has_moved(answers[job.id])]
-        if moved and await self.clusters.newer(version, [job.id for job in moved]):
-            answers |= await self._accept(moved)
-        return [answers[job.id] for job in jobs]
-
-    async def accept_whole(self, jobs: Sequence[NewJob]) -> list[Acceptance]:
-        """Store jobs that are all at home in one cluster."""
-        if not jobs:
-            return []
-        ((number, _),) = (await self.clusters.known()).split(job.id for job in jobs).items()
-        return await self.clusters.one(number, lambda member: member.accept_whole(jobs), writes=True)
-
-    async def prove(self, seconds: float) -> None:
-        """Commit in every cluster."""
-        await self.clusters.all(lambda member: member.prove(seconds), writes=True)
-
-    async def settle_outbox(self, outbox_ids: Sequence[int]) -> None:
-        """Delete outbox rows in their clusters."""
-        await self._by_row(outbox_ids, lambda member, rows: member.settle_outbox(rows))
 
     async def tasks(self) -> dict[str, Announced]:
         """Read every announced task."""
@@ -304,19 +278,6 @@ class ShardedStore:
         parts = (await self.clusters.known()).split(ids)
         answers = await self.clusters.each({number: _bound(ask, mine) for number, mine in parts.items()}, writes=writes)
         return [(parts[number], answer) for number, answer in answers.items()]
-
-    async def _accept(self, jobs: Sequence[NewJob]) -> dict[UUID, Acceptance]:
-        by_id = {job.id: job for job in jobs}
-
-        async def ask(member: Cluster, ids: Sequence[UUID]) -> list[Acceptance]:
-            return await member.accept([by_id[job_id] for job_id in ids])
-
-        parts = await self._by_home(list(by_id), ask, writes=True)
-        return {answer_to: answer for ids, found in parts for answer_to, answer in zip(ids, found, strict=True)}
-
-    async def _by_row(self, rows: Sequence[int], ask: Callable[[Cluster, list[int]], Awaitable[T]]) -> list[T]:
-        parts = split_rows(rows)
-        return list((await self.clusters.each({n: _bound(ask, mine) for n, mine in parts.items()})).values())
 
     async def _get(self, ids: Sequence[UUID]) -> dict[UUID, Job]:
         return _joined(found for _, found in await self._by_home(ids, lambda member, mine: member.get(mine)))

@@ -9,10 +9,8 @@ import psycopg
 import pytest
 
 from taskplatform.cli.app import run
-from taskplatform.ids import Locator, new_job_id
 from taskplatform.store.contract import Accepted
-from tests.fixtures.shards import Sharded
-from tests.fixtures.store import a_job
+from tests.fixtures.shards import Sharded, unkeyed
 from tests.fixtures.waiting import eventually
 
 
@@ -88,7 +86,7 @@ def test_a_move_that_is_killed_halfway_shows_and_is_finished_by_the_same_move(
     again = command(move)
 
     after = command(["shards", "ls", "--json"])
-    (accepted,) = sharded.wait(sharded.another().accept([a_job(id=new_job_id(Locator(region=0, shard=200)))]))
+    (accepted,) = sharded.submit([unkeyed(200)], sharded.another())
     assert (halfway[0], again[0], after[0]) == (1, 0, 0)
     assert [row["trouble"] and "has not heard of map 2" in row["trouble"] for row in json.loads(halfway[1])] == [
         True,

@@ -28,7 +28,7 @@ _SPECS = msgspec.json.Decoder(list[TaskSpec])
 
 
 class Intake(Maps):
-    """IntakeStore on Postgres."""
+    """IntakeStore and TaskStore on Postgres."""
 
     def __init__(self, pool: Pool, *, key_lifetime_seconds: float) -> None:
         super().__init__(pool)

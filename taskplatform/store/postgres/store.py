@@ -19,7 +19,7 @@ from taskplatform.store.postgres.watching import Watching
 
 
 class PostgresStore(Intake, Read, Operate, Dispatch, Upkeep, Scale, Watching):
-    """IntakeStore, ReadStore, OperateStore, DispatchStore, ScaleStore and WatchStore on one Postgres, in one loop.
+    """All that the contracts ask of a `Cluster`, on one Postgres, in one loop.
 
     `dsn` is a libpq connection string; of several hosts the one that takes writes is used. Connections are made when
     they are needed and again after they broke, `connections` of them at most. Reads that say what they have seen go to

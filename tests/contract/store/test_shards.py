@@ -1,4 +1,4 @@
-"""Two real Postgres clusters as one store: where jobs land, what is merged, and what a lost cluster takes along."""
+"""Two real Postgres clusters as one store: what is merged, where shards move, and what a lost cluster takes along."""
 
 import random
 import socket
@@ -13,57 +13,18 @@ from hypothesis import strategies as st
 from taskplatform.auth import Scope, new_key
 from taskplatform.errors import Conflict, ShardUnavailable, StoreUnavailable
 from taskplatform.freshness import START, Watermark
-from taskplatform.ids import SHARDS, Locator, locate, new_job_id, shard_of_key
-from taskplatform.job import NewJob, Reason, State
-from taskplatform.servers import free_ports
+from taskplatform.ids import SHARDS, locate
+from taskplatform.job import Reason, State
 from taskplatform.shards import cluster_of_row, continued
 from taskplatform.store.clusters import has_moved
-from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, RefusedJob, Replayed
+from taskplatform.store.contract import Accepted, BuriedMessage, JobFilter, LetterFilter, RefusedJob
 from taskplatform.store.postgres import placing
 from taskplatform.store.postgres.raw import RawConnection
 from taskplatform.store.postgres.results import ResultReader, ShardedReader
 from taskplatform.store.postgres.store import PostgresStore
 from taskplatform.store.sharded import ShardedStore
-from tests.fixtures.shards import Sharded
-from tests.fixtures.store import TENANT, a_job
-
-TENANTS = st.sampled_from(["acme", "umbrella", "initech"])
-
-
-def unkeyed(shard: int) -> NewJob:
-    """Make a job at home in a shard."""
-    return a_job(id=new_job_id(Locator(region=0, shard=shard)))
-
-
-def keyed(tenant: str, key: str) -> NewJob:
-    """Make a job as the API makes one with a key."""
-    return a_job(
-        id=new_job_id(Locator(region=0, shard=shard_of_key(tenant, key))), tenant=tenant, key=key, fingerprint="f"
-    )
-
-
-JOBS = st.lists(
-    st.one_of(
-        st.integers(0, SHARDS - 1).map(unkeyed),
-        st.builds(keyed, TENANTS, st.text(st.characters(codec="ascii", exclude_characters="\0"), min_size=1)),
-        st.uuids(version=4).map(lambda job_id: a_job(id=job_id)),
-    ),
-    min_size=1,
-    max_size=60,
-    unique_by=lambda job: (job.tenant, job.key or job.id),
-)
-
-
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(jobs=JOBS)
-def test_every_job_lands_where_its_id_says(sharded: Sharded, jobs: list[NewJob]) -> None:
-    answers = sharded.wait(sharded.store.accept(jobs))
-
-    homes = sharded.store.clusters.homes.current().homes
-    landed = {row[0]: number for number in (0, 1) for row in sharded.rows(number, "SELECT id FROM jobs")}
-    named = [answer.id for answer in answers]
-    assert {job_id: landed[job_id] for job_id in named} == {job_id: homes[locate(job_id).shard] for job_id in named}
-    assert set(sharded.wait(sharded.store.get(named))) == set(named)
+from tests.fixtures.shards import Sharded, keyed, unkeyed
+from tests.fixtures.store import TENANT
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -75,31 +36,6 @@ def test_postgres_and_python_agree_about_the_shard_of_any_id(database: str, valu
         found = connection.execute("SELECT shard_of(id) FROM unnest(%s::uuid[]) AS i (id)", [ids]).fetchall()
 
     assert [shard for (shard,) in found] == [locate(job_id).shard for job_id in ids]
-
-
-def test_a_key_names_one_job_from_every_process(sharded: Sharded) -> None:
-    first, other = keyed(TENANT, "order-7"), keyed(TENANT, "order-7")
-    sharded.wait(sharded.store.accept([first]))
-    process = sharded.another()
-
-    (answer,) = sharded.wait(process.accept([other]))
-
-    assert answer == Replayed(id=first.id)
-
-
-def test_a_writer_with_an_old_map_is_refused_and_asks_for_the_new_one(sharded: Sharded) -> None:
-    old = sharded.another()
-    sharded.wait(old.open())
-    placing.move(sharded.dsns, [200], to=0)
-    moved = unkeyed(200)
-
-    (refused,) = sharded.wait(old.clusters.members[1].accept([moved]))
-    (answer,) = sharded.wait(old.accept([moved]))
-
-    assert has_moved(refused)
-    assert isinstance(answer, Accepted)
-    assert sharded.rows(0, "SELECT id FROM jobs") == [(moved.id,)]
-    assert old.clusters.homes.version == 2
 
 
 def test_the_neighbours_of_a_job_that_is_not_at_home_are_stored_beside_it(sharded: Sharded) -> None:
@@ -117,7 +53,7 @@ def test_a_reader_with_an_old_map_finds_a_job_of_a_moved_shard(sharded: Sharded)
     sharded.wait(old.open())
     placing.move(sharded.dsns, [200], to=0)
     moved = unkeyed(200)
-    sharded.wait(sharded.another().accept([moved]))
+    sharded.submit([moved], sharded.another())
 
     found = sharded.wait(old.get([moved.id]))
 
@@ -128,7 +64,7 @@ def test_nothing_is_said_for_later_of_a_job_that_is_not_there(sharded: Sharded) 
     counting = PostgresStore(sharded.dsns[0], cluster=0, watermark=Watermark())
     store = ShardedStore([counting, PostgresStore(sharded.dsns[1], cluster=1)])
     there, absent = unkeyed(1), unkeyed(2)
-    sharded.wait(store.accept([there]))
+    sharded.submit([there], store)
 
     found = sharded.wait(store.look([there.id], START))
     # Its shard may be given to the other cluster, which has a log of its own, before it comes.
@@ -150,7 +86,7 @@ def test_a_process_that_knows_one_cluster_alone_cannot_put_a_job_where_it_is_not
 
 
 def test_a_shard_that_holds_jobs_cannot_be_given_another_home(sharded: Sharded) -> None:
-    sharded.wait(sharded.store.accept([unkeyed(200)]))
+    sharded.submit([unkeyed(200)])
 
     with pytest.raises(Conflict, match="holds jobs"):
         placing.move(sharded.dsns, [199, 200], to=0)
@@ -161,7 +97,7 @@ def test_a_shard_that_holds_jobs_cannot_be_given_another_home(sharded: Sharded) 
 def test_no_cluster_hears_of_a_map_by_which_another_would_lose_jobs(sharded: Sharded, database: str) -> None:
     dsns = [*sharded.dsns, database]
     placing.ensure_map(dsns)
-    sharded.wait(sharded.store.accept([unkeyed(200)]))
+    sharded.submit([unkeyed(200)])
 
     with pytest.raises(Conflict, match="cluster 1 holds jobs"):
         placing.move(dsns, [7, 200], to=2)
@@ -260,7 +196,7 @@ def test_a_cluster_without_a_map_is_not_taken_for_one_of_several(sharded: Sharde
 
 def test_a_reader_of_results_asks_the_cluster_of_the_id_and_no_other(sharded: Sharded) -> None:
     here = unkeyed(1)
-    sharded.wait(sharded.store.accept([here]))
+    sharded.submit([here])
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0)
         reader = ShardedReader(
@@ -280,7 +216,7 @@ def test_a_reader_of_results_finds_a_job_whose_shard_has_moved(sharded: Sharded)
     moved = unkeyed(200)
     before = reader.standing(moved.id)
     placing.move(sharded.dsns, [200], to=0)
-    sharded.wait(sharded.another().accept([moved]))
+    sharded.submit([moved], sharded.another())
 
     found = reader.standing(moved.id)
 
@@ -314,12 +250,12 @@ def test_a_key_that_one_cluster_lacks_opens_the_door_and_init_gives_it_to_all(sh
 
 def test_pages_lose_and_repeat_no_job_while_others_are_added(sharded: Sharded) -> None:
     jobs = [unkeyed(random.randrange(SHARDS)) for _ in range(60)]
-    sharded.wait(sharded.store.accept(jobs))
+    sharded.submit(jobs)
     shown: list[UUID] = []
 
     while page := sharded.wait(sharded.store.search(JobFilter(tenant=TENANT, before=shown[-1] if shown else None), 7)):
         shown += [job.id for job in page]
-        sharded.wait(sharded.store.accept([unkeyed(random.randrange(SHARDS)) for _ in range(9)]))
+        sharded.submit([unkeyed(random.randrange(SHARDS)) for _ in range(9)])
 
     assert shown == sorted((job.id for job in jobs), reverse=True)
 
@@ -352,9 +288,8 @@ def test_pages_of_dead_letters_lose_and_repeat_none_while_others_are_added(shard
 
 def test_a_dead_letter_is_kept_while_another_cluster_is_away(sharded: Sharded) -> None:
     here, there = unkeyed(1), unkeyed(200)
-    sharded.wait(sharded.store.accept([here, there]))
-    nowhere = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/gone"
-    store = ShardedStore([PostgresStore(sharded.dsns[0], cluster=0), PostgresStore(nowhere, cluster=1)])
+    sharded.submit([here, there])
+    store = sharded.another(lost=1)
     letters = [
         BuriedMessage(reason=Reason.UNKNOWN_TASK, queue="q", detail="", headers="{}", raw=b"", job_id=job_id)
         for job_id in (there.id, here.id, None)
@@ -362,18 +297,16 @@ def test_a_dead_letter_is_kept_while_another_cluster_is_away(sharded: Sharded) -
 
     done = sharded.wait(store.bury(letters))
 
-    sharded.wait(store.close())
     assert done == [False, True, True]
     assert {row[0] for row in sharded.rows(0, "SELECT job_id FROM dead_letters")} == {here.id, None}
 
 
 def test_what_a_lost_cluster_keeps_is_unavailable_and_nothing_else(sharded: Sharded) -> None:
     here, there = unkeyed(1), unkeyed(200)
-    sharded.wait(sharded.store.accept([here, there]))
+    sharded.submit([here, there])
     key, _ = new_key(TENANT, (Scope.READ,))
     sharded.wait(sharded.store.add_key(key))
-    nowhere = f"postgresql://postgres@127.0.0.1:{free_ports(1)[0]}/gone"
-    store = ShardedStore([PostgresStore(sharded.dsns[0], cluster=0), PostgresStore(nowhere, cluster=1)])
+    store = sharded.another(lost=1)
     sharded.wait(store.open())
 
     assert set(sharded.wait(store.get([here.id]))) == {here.id}
@@ -389,4 +322,3 @@ def test_what_a_lost_cluster_keeps_is_unavailable_and_nothing_else(sharded: Shar
     ):
         with pytest.raises(ShardUnavailable, match="cluster 1"):
             sharded.wait(call)
-    sharded.wait(store.close())

@@ -8,7 +8,7 @@ import pytest
 
 from taskplatform.catalogue import Catalogue
 from taskplatform.errors import StoreUnavailable, UnknownTask
-from taskplatform.store.contract import IntakeStore
+from taskplatform.store.contract import TaskStore
 from taskplatform.task import Announced, TaskSpec
 
 
@@ -33,7 +33,7 @@ def run(tasks: Tasks, use: Callable[[Catalogue], Awaitable[None]]) -> None:
 
 
 async def _run(tasks: Tasks, use: Callable[[Catalogue], Awaitable[None]]) -> None:
-    catalogue = Catalogue(cast(IntakeStore, tasks))
+    catalogue = Catalogue(cast(TaskStore, tasks))
     await catalogue.refresh()
     await use(catalogue)
 
