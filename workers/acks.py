@@ -23,8 +23,8 @@ class Acks:
         self._gone: set[int] = set()
 
     def __len__(self) -> int:
-        """Tell how many deliveries wait for their acknowledgement."""
-        return len(self._order) - len(self._gone)
+        """Tell how many deliveries are not settled yet."""
+        return len(self._order) - len(self._done) - len(self._gone)
 
     def received(self, tag: int) -> None:
         """Note a delivery; tags of a channel only rise."""

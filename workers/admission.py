@@ -60,9 +60,12 @@ class Admission:
 
     def prefetch(self, wanted_jobs: int) -> int:
         """Tell how many messages are worth having at hand for so many jobs; see Shares."""
-        held = self._pipeline.held
-        spare = 0 if self.receipts is None else self.receipts.tally.spare
-        return self._shares.prefetch(wanted_jobs, held, max(held - spare, 0))
+        deliveries = 0 if self.receipts is None else self.receipts.deliveries
+        return self._shares.prefetch(wanted_jobs, self._pipeline.held, deliveries)
+
+    def prefetch_anew(self, wanted_jobs: int) -> int:
+        """Tell the same where the deliveries that are here are not counted."""
+        return self._shares.prefetch(wanted_jobs, self._pipeline.held, 0)
 
     def _checked(self, headers: Mapping[str, Any], body: bytes, properties: Mapping[str, Any]) -> Sequence[Envelope]:
         if is_bundle(headers):

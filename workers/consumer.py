@@ -21,6 +21,7 @@ from workers.deliveries import Deliveries
 from workers.mail import Mail
 from workers.parent import Parent
 from workers.receipts import AmqpReceipts, Receipts, RedisReceipts
+from workers.shares import worth_changing
 
 # The stubs do not know them.
 _Blueprint: Any = Consumer.Blueprint
@@ -29,7 +30,7 @@ _threads: Any = threads
 _PASS_SECONDS = 0.05
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0)
 _LAST_WORDS_SECONDS = 5.0
-_RAISE_SECONDS = 0.2
+_LOOK_SECONDS = 0.2
 _LOWER_SECONDS = 5.0
 
 _log = logger(__name__)
@@ -56,6 +57,7 @@ class HotConsumer(Consumer):
     channel_errors: tuple[type[Exception], ...]
 
     parent: Parent
+    initial_prefetch_count: int
     _prefetch_changed = 0.0
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -104,7 +106,8 @@ class HotConsumer(Consumer):
             wire.deliveries = Deliveries(channel.channel_id, channel.callbacks, self._mail)
         parent.channel_lost()
         parent.attach(self.hub, receipts)
-        self.hub.call_later(_RAISE_SECONDS, self._adapt_prefetch, receipts)
+        self._prefetch = self.initial_prefetch_count
+        self.hub.call_later(_LOOK_SECONDS, self._adapt_prefetch, receipts)
 
         def on_message(message: Any) -> None:
             body = message.body
@@ -140,16 +143,21 @@ class HotConsumer(Consumer):
         parent = self.parent
         if not parent.has(receipts) or parent.pipeline.draining:
             return
-        self.hub.call_later(_RAISE_SECONDS, self._adapt_prefetch, receipts)
-        level = parent.admission.prefetch(parent.pipeline.prefetch_jobs())
-        since = time.monotonic() - self._prefetch_changed
-        if level == self._prefetch or since < (_RAISE_SECONDS if level > self._prefetch else _LOWER_SECONDS):
+        self.hub.call_later(_LOOK_SECONDS, self._adapt_prefetch, receipts)
+        wanted = parent.pipeline.prefetch_jobs()
+        wish = parent.admission.prefetch(wanted)
+        now = time.monotonic()
+        if not worth_changing(self._prefetch, wish, receipts.deliveries) or (
+            wish < self.initial_prefetch_count and now - self._prefetch_changed < _LOWER_SECONDS
+        ):
             return
-        self._prefetch, self._prefetch_changed = level, time.monotonic()
-        self.initial_prefetch_count = level
-        self.qos.value = self.qos.prev = level
+        self._prefetch, self._prefetch_changed = wish, now
+        # RabbitMQ counts what each consumer holds: to a new one, what came by the last is nothing.
+        count = parent.admission.prefetch_anew(wanted) if isinstance(receipts, AmqpReceipts) else wish
+        self.initial_prefetch_count = count
+        self.qos.value = self.qos.prev = count
         self.task_consumer.cancel()
-        self.task_consumer.qos(prefetch_count=level, apply_global=False)
+        self.task_consumer.qos(prefetch_count=count, apply_global=False)
         self.task_consumer.consume()
 
     def _turn_for(self, seconds: float) -> None:

@@ -12,7 +12,9 @@ from workers.tally import Tally
 class Receipts(Protocol):
     """The deliveries of one channel."""
 
-    tally: Tally
+    @property
+    def deliveries(self) -> int:
+        """How many deliveries are not settled yet."""
 
     def received(self, tag: Tag, jobs: int = 1) -> None:
         """Note a delivery, and how many jobs it brought."""
@@ -28,19 +30,24 @@ class AmqpReceipts:
     """Settles deliveries on one AMQP channel, many with one frame."""
 
     def __init__(self, channel: Any) -> None:
-        self.tally = Tally()
+        self._tally = Tally()
         self._channel = channel
         self._acks = Acks()
+
+    @property
+    def deliveries(self) -> int:
+        """See Receipts."""
+        return len(self._acks)
 
     def received(self, tag: Tag, jobs: int = 1) -> None:
         """See Receipts."""
         self._acks.received(int(tag))
         if jobs > 1:
-            self.tally.received(tag, jobs)
+            self._tally.received(tag, jobs)
 
     def settle(self, over: Settlement) -> None:
         """See Receipts."""
-        whole = self.tally.settle(over)
+        whole = self._tally.settle(over)
         for tag in whole.ack:
             self._acks.settle(int(tag))
         for tag in whole.reject:
@@ -60,18 +67,26 @@ class RedisReceipts:
     """Settles deliveries on a channel of kombu's Redis transport."""
 
     def __init__(self, channel: Any) -> None:
-        self.tally = Tally()
+        self._tally = Tally()
         self._channel = channel
+        self._open: set[Tag] = set()
         self._done: list[Tag] = []
+
+    @property
+    def deliveries(self) -> int:
+        """See Receipts."""
+        return len(self._open)
 
     def received(self, tag: Tag, jobs: int = 1) -> None:
         """See Receipts."""
+        self._open.add(tag)
         if jobs > 1:
-            self.tally.received(tag, jobs)
+            self._tally.received(tag, jobs)
 
     def settle(self, over: Settlement) -> None:
         """See Receipts."""
-        whole = self.tally.settle(over)
+        whole = self._tally.settle(over)
+        self._open.difference_update(whole.ack, whole.reject)
         self._done += whole.ack
         for tag in whole.reject:
             self._channel.basic_reject(tag, requeue=False)

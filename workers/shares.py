@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, sqrt
 
 _LEVELS = (2, 4, 8, 32, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_535)
 _LEAST_JOBS = 8
+_LEAST_ADDED = 0.5
 _SINKS_BY = 0.25
+_WEIGHT_OF_NEWEST = 0.25
+_WORTH_CHANGING = 0.25
 
 
 class Shares:
-    """How many jobs a delivery brings; `most` is what the first may bring.
+    """How many jobs a delivery brings; `most` is what the first, and so any, may bring.
 
-    A larger share counts at once, so that no hoard is made of what other workers could run; a smaller one by and by.
+    It is the mean of late, or that of the last few deliveries if they brought more: a spell of bundles counts from its
+    first on, and one bundle among many single jobs is soon forgotten. It sinks by and by, never below the root of
+    `most`: whoever has seen single jobs alone does not open a slot for each, which bundles would fill.
     """
 
     def __init__(self, most: int) -> None:
-        self._share = float(most)
+        self._least = sqrt(most)
+        self._usual = float(most)
+        self._newest = 1.0
         self._jobs = 0
         self._deliveries = 0
 
@@ -24,21 +31,32 @@ class Shares:
         """Note a delivery."""
         self._jobs += jobs
         self._deliveries += 1
+        self._newest += _WEIGHT_OF_NEWEST * (jobs - self._newest)
 
     def prefetch(self, wanted: int, held: int, deliveries: int) -> int:
         """Give how many messages to have at hand for so many `wanted` jobs; asked a few times a second.
 
-        `held` jobs of so many `deliveries` are here. Where those brought less than is usual, as slow jobs do that come
-        singly among many quick ones in bundles, more are let in.
+        `held` jobs and so many unsettled `deliveries` are here. Where those hold less than is usual, as slow jobs do
+        that come singly among many quick ones in bundles, more are let in, so many at a time that bundles do no harm.
         """
-        self._look()
+        share = self._look()
         wanted = max(wanted, _LEAST_JOBS)
-        room = deliveries + (wanted - held) / self._share if held < wanted else deliveries * wanted / held
-        messages = ceil(max(wanted / self._share, room))
-        return next((level for level in _LEVELS if level >= messages), _LEVELS[-1])
+        first = next((level for level in _LEVELS if level * share >= wanted), _LEVELS[-1])
+        missing = wanted - held
+        if missing > 0:
+            room = deliveries + min(missing, max(missing, wanted * _LEAST_ADDED) / share)
+        else:
+            room = deliveries * wanted / held
+        return min(max(first, ceil(room)), _LEVELS[-1])
 
-    def _look(self) -> None:
+    def _look(self) -> float:
         if self._deliveries:
             mean = self._jobs / self._deliveries
-            self._share = max(mean, self._share + _SINKS_BY * (mean - self._share))
+            self._usual = max(mean, self._usual + _SINKS_BY * (mean - self._usual))
             self._jobs = self._deliveries = 0
+        return max(self._usual, self._newest, self._least)
+
+
+def worth_changing(prefetch: int, wish: int, deliveries: int) -> bool:
+    """Tell whether a consumer's prefetch should become what is wished: not for a little, unless it lets nothing in."""
+    return wish > deliveries >= prefetch or abs(wish - prefetch) > _WORTH_CHANGING * prefetch

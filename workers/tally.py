@@ -12,11 +12,6 @@ class Tally:
         self._left: dict[Tag, int] = {}
         self._refused: set[Tag] = set()
 
-    @property
-    def spare(self) -> int:
-        """How many more jobs than deliveries are here."""
-        return sum(self._left.values()) - len(self._left)
-
     def received(self, tag: Tag, jobs: int) -> None:
         """Note a delivery; one that Redis hands out twice is over when its jobs are, twice."""
         self._left[tag] = self._left.get(tag, 0) + jobs

@@ -45,6 +45,7 @@ def test_a_rejected_tag_is_never_acknowledged() -> None:
     acks.settle(1)
     acks.rejected(2)
 
+    assert len(acks) == 1
     assert acks.take() == Settled(up_to=1, singles=())
     assert len(acks) == 1
 

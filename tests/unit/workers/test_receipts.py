@@ -89,14 +89,32 @@ def test_the_jobs_of_a_bundle_that_is_handed_out_twice_add_up() -> None:
     assert counter.over("a") == [("ack", "a")]
 
 
-def test_it_is_known_how_many_more_jobs_than_deliveries_are_here(counter: Counter) -> None:
-    counter.receipts.received(1)
-    counter.receipts.received(2, 100)
-    counter.receipts.received(3, 2)
-    assert counter.receipts.tally.spare == 100
+def test_a_delivery_counts_until_it_is_settled(counter: Counter) -> None:
+    receipts = counter.receipts
+    receipts.received(1)
+    receipts.received(2, 100)
+    receipts.received(3, 2)
+    receipts.received(4)
+    assert receipts.deliveries == 4
 
-    counter.over(1, 2, 3)
-    assert counter.receipts.tally.spare == 98
+    counter.over(2, 3, 4)
+    assert receipts.deliveries == 3
 
-    counter.over(3, *[2] * 99)
-    assert counter.receipts.tally.spare == 0
+    receipts.settle(Settlement(ack=[3], reject=[1]))
+    assert receipts.deliveries == 1
+    receipts.flush()
+    assert receipts.deliveries == 1
+
+    counter.over(*[2] * 99)
+    assert receipts.deliveries == 0
+
+
+def test_a_delivery_that_is_handed_out_twice_is_one() -> None:
+    receipts = RedisReceipts(Channel())
+    receipts.received("a")
+    receipts.received("a")
+    assert receipts.deliveries == 1
+
+    for _ in range(2):
+        receipts.settle(Settlement(ack=["a"]))
+        assert receipts.deliveries == 0
