@@ -10,7 +10,8 @@ IMAGE ?= taskplatform:latest
 
 BIN := $(VENV)/bin
 # Only errors are shown: what pip warns about are places of its own configuration that it could not look into.
-PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --no-input
+# Debian 12's pip would else run a setup.py itself, and leave no record of what it installed.
+PIP := PIP_USE_PEP517=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip install -qq --no-input
 
 # How many processes run tests, each with servers of its own; with 0 it is the one that is started.
 STREAMS ?= 2
