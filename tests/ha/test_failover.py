@@ -13,8 +13,8 @@ from tests.ha.neighbours import neighbours_share
 from tests.ha.run import Pace, run
 from tests.ha.servers import HaServers
 
-# At this pace the largest batches are less than 1.5 s apart.
-PACE = Pace(jobs_per_second=60.0, before_seconds=4.0, after_seconds=8.0)
+# At this pace the largest batches are one second apart, half of the shortest bound.
+PACE = Pace(jobs_per_second=80.0, before_seconds=4.0, after_seconds=8.0)
 # The other bounds are near to what a machine that runs other tests beside it takes for anything.
 PROMISED = ("primary killed, keyed:", "primary killed, unkeyed:", "broker leader killed, starts:")
 
