@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-from functools import partial
 
 import psycopg
 import pytest
 
-from taskplatform.servers import RabbitMQ
 from tests.fixtures.celery import Bench
 from tests.fixtures.waiting import eventually
 
@@ -18,10 +16,6 @@ def is_over(bench: Bench) -> bool:
     for worker in bench.workers:
         worker.stop()
     return [bench.depth(f"jobs.default.{queue}") for queue in ("normal", "dead")] == [0, 0]
-
-
-def more_ended(bench: Bench, least: int) -> bool:
-    return bench.count("finished_jobs") > least
 
 
 @pytest.mark.parametrize("bench_name", ["worked_bench", "redis_bench"])
@@ -123,19 +117,6 @@ def test_a_bundle_with_a_claim_that_postgres_refuses_is_rejected_when_its_other_
     assert [line["job_id"] for line in told if line["jobs"] == 1] == [str(ids[7])]
 
 
-def test_everything_ends_once_though_connections_are_closed_amid_bundles(amqp_bench: Bench, rabbitmq: RabbitMQ) -> None:
-    amqp_bench.worker()
-    ids = amqp_bench.submit_many([("nap", [0.005])] * 600, bundle_jobs=100)
-    for least in (50, 250):
-        eventually(partial(more_ended, amqp_bench, least), within_seconds=20)
-        rabbitmq.control("close_all_connections", "a test")
-
-    amqp_bench.all_succeed(len(ids), within_seconds=30)
-    assert amqp_bench.rows("SELECT DISTINCT attempt FROM finished_jobs") == [{"attempt": 1}]
-    assert amqp_bench.count("attempts") == len(ids)
-    assert is_over(amqp_bench)
-
-
 def test_slow_jobs_that_come_singly_fill_a_worker_beside_bundles_and_make_no_hoard_of_them(amqp_bench: Bench) -> None:
     slow = amqp_bench.submit_many([("async_slow", [60])] * 150)
     quick = amqp_bench.submit_many([("async_quick", [number]) for number in range(1000)], bundle_jobs=100)
@@ -151,4 +132,4 @@ def test_slow_jobs_that_come_singly_fill_a_worker_beside_bundles_and_make_no_hoa
     eventually(lambda: amqp_bench.count("jobs", "running") == 200, within_seconds=20)
     states = amqp_bench.rows("SELECT DISTINCT state FROM jobs WHERE id = ANY (%s)", slow)
     assert states == [{"state": "running"}]
-    assert amqp_bench.depth("jobs.default.normal") > 20
+    assert amqp_bench.depth("jobs.default.normal") > 55
