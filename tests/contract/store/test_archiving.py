@@ -244,13 +244,13 @@ def test_dispatchers_that_archive_at_once_archive_each_job_once(store: DrivenSto
         add_day(store, LONG_AGO + timedelta(days=days))
         ids += add_ended(store, LONG_AGO + timedelta(days=days), 120)
 
-    while True:
+    # They may leave a day to each other, and then none of them has more to do in this round.
+    while ended_ids(store):
         rounds = [store.begin(store.services.prune(POLICY, 25, archive.of())) for _ in range(4)]
-        if not any(each.result(60).more for each in rounds):
-            break
+        for each in rounds:
+            each.result(60)
 
     assert archive.ids() == sorted(ids)
-    assert ended_ids(store) == set()
 
 
 def test_objects_are_closed_when_they_are_large(
