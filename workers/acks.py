@@ -59,9 +59,3 @@ class Acks:
         gone.update(singles)
         done.clear()
         return Settled(up_to=up_to, singles=singles)
-
-    def forget(self) -> None:
-        """The channel is gone, and with it all its tags."""
-        self._order.clear()
-        self._done.clear()
-        self._gone.clear()

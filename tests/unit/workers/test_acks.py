@@ -50,15 +50,6 @@ def test_a_rejected_tag_is_never_acknowledged() -> None:
     assert len(acks) == 1
 
 
-def test_nothing_is_left_of_a_lost_channel() -> None:
-    acks = acks_of(1, 2)
-    acks.settle(1)
-
-    acks.forget()
-
-    assert acks.take() == Settled(up_to=None, singles=())
-
-
 @given(st.data())
 def test_every_settled_tag_is_acknowledged_exactly_once(data: st.DataObject) -> None:
     count = data.draw(st.integers(1, 30))
