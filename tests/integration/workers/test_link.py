@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import psycopg
@@ -119,37 +120,34 @@ def test_a_line_for_which_there_is_no_thread_tries_again(line: Line, monkeypatch
     assert refusals == []
 
 
-def test_a_request_that_was_cut_off_is_sent_again(line: Line, proxy: Proxy, database: str) -> None:
+@contextmanager
+def kept_waiting(line: Line, database: str) -> Iterator[None]:
+    """Have a request wait for a lock until the connection is gone, whichever way that happens."""
     with psycopg.connect(database, autocommit=True) as watch, psycopg.connect(database) as holder:
         watch.execute("CREATE TABLE days (day int)")
         holder.execute("LOCK TABLE days")
         line.link.start()
         line.ask("SELECT count(*) FROM days")
         line.turn_until(lambda: blocked(watch))
-
-        proxy.cut()
+        yield
         line.turn_until(lambda: not line.link.connected)
-        holder.rollback()
 
-        assert line.answered(1) == [Rows([[("0",)]])]
+
+def test_a_request_that_was_cut_off_is_sent_again(line: Line, proxy: Proxy, database: str) -> None:
+    with kept_waiting(line, database):
+        proxy.cut()
+
+    assert line.answered(1) == [Rows([[("0",)]])]
 
 
 def test_a_reply_that_is_none_costs_the_connection_and_no_answer(
     line: Line, proxy: Proxy, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.link._ANSWER_WITHIN_SECONDS", 3600.0)
-    with psycopg.connect(database, autocommit=True) as watch, psycopg.connect(database) as holder:
-        watch.execute("CREATE TABLE days (day int)")
-        holder.execute("LOCK TABLE days")
-        line.link.start()
-        line.ask("SELECT count(*) FROM days")
-        line.turn_until(lambda: blocked(watch))
-
+    with kept_waiting(line, database):
         proxy.say(b"\0" * 64)
-        line.turn_until(lambda: not line.link.connected)
-        holder.rollback()
 
-        assert line.answered(1) == [Rows([[("0",)]])]
+    assert line.answered(1) == [Rows([[("0",)]])]
 
 
 def said(kind: bytes, body: bytes) -> bytes:
