@@ -18,6 +18,7 @@ from taskplatform.payload import (
     check_content,
     check_signature,
     decode_body,
+    encode,
     kind_of,
     read,
     seal,
@@ -54,6 +55,11 @@ def gather(jobs: Sequence[Envelope], most: Callable[[str], int]) -> list[list[En
         group.jobs.append(job)
         group.size += size
     return groups
+
+
+def encode_group(jobs: Sequence[Envelope], key: bytes) -> Message:
+    """Make the signed message of a group: of one job an ordinary one. Raises InvalidInput where they have no queue."""
+    return encode(jobs[0], key) if len(jobs) == 1 else encode_bundle(jobs, key)
 
 
 def encode_bundle(jobs: Sequence[Envelope], key: bytes) -> Message:

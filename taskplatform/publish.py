@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from taskplatform.broker.contract import Broker
-from taskplatform.bundle import encode_bundle, gather
+from taskplatform.bundle import encode_group, gather
 from taskplatform.errors import BrokerUnavailable, InvalidInput
 from taskplatform.freight import Freight
 from taskplatform.job import Envelope
-from taskplatform.payload import Message, encode
+from taskplatform.payload import Message
 from taskplatform.store.contract import Release
 from taskplatform.telemetry import Metrics, logger
 from taskplatform.tracing import Fact, Step, StepKind
@@ -72,7 +72,7 @@ class Publisher:
         sent = []
         for group in gather(jobs, self._most):
             try:
-                message = encode(group[0], self._key) if len(group) == 1 else encode_bundle(group, self._key)
+                message = encode_group(group, self._key)
             except InvalidInput as error:
                 # What makes no message must not hold up what is beside it.
                 for job in group:
